@@ -1,0 +1,46 @@
+# What a user types. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEVICE ?= auto
+BUNDLE ?= runs/demo/bundle
+
+.DEFAULT_GOAL := help
+.PHONY: help setup harness demo deploy test lint clean lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed harness ## Install everything the project needs, into .venv and android_app/target
+
+$(VENV)/.installed: constraints.txt pyproject.toml
+	@$(PYTHON) scripts/check_tools.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+harness: $(VENV)/.installed ## Build the harness and its desktop runtime
+	$(BIN)/python android_app/runtime/build.py
+	cd android_app && mvn --quiet --batch-mode package -DskipTests
+
+demo: setup ## Train, export, and learn on a device, end to end on real data (about two minutes)
+	$(BIN)/sparserec demo --yes --device $(DEVICE)
+
+deploy: setup ## Push BUNDLE (runs/demo/bundle) to the connected phone, or to the virtual device
+	$(BIN)/sparserec deploy $(BUNDLE) --device $(DEVICE)
+
+test: setup ## Run all tests, Python's and Kotlin's
+	cd android_app && mvn --quiet --batch-mode test
+	$(BIN)/python -m pytest
+
+lint: setup ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: ## Pin every dependency again, with hashes (needs uv)
+	uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header -o constraints.txt
+
+clean: ## Remove what was built, and nothing that was downloaded or trained
+	rm -rf android_app/target/desktop android_app/harness/target build *.egg-info
