@@ -1,0 +1,118 @@
+"""Saving a host run in the middle, so that the resumed one repeats the uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from pipeline.files import write_atomic
+from pipeline.table import PackedTable
+from pipeline.train import Trainer
+from sparserec.errors import SparseRecError
+
+
+@dataclass
+class Best:
+    """The epoch that validation likes most so far."""
+
+    epoch: int
+    recall: float
+    table: PackedTable
+
+
+@dataclass
+class Progress:
+    """Where a run stands between two steps, beside the trainer's own state.
+
+    Attributes:
+        history: one entry per finished epoch: mean loss, validation metrics, exchanged entries.
+        loss_sum: of the current epoch's steps.
+        best: None before the first epoch ends.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    best: Best | None = None
+
+
+def _pack(prefix: str, table: PackedTable) -> dict[str, np.ndarray]:
+    return {
+        f"{prefix}row_ptr": table.row_ptr,
+        f"{prefix}cols": table.cols,
+        f"{prefix}vals": table.vals,
+    }
+
+
+def _unpack(prefix: str, tensors: dict[str, np.ndarray], like: PackedTable) -> PackedTable:
+    return PackedTable(
+        tensors[f"{prefix}row_ptr"],
+        tensors[f"{prefix}cols"],
+        tensors[f"{prefix}vals"],
+        like.num_users,
+        like.num_items,
+        like.dim,
+    )
+
+
+def save_checkpoint(path: Path, fingerprint: str, trainer: Trainer, progress: Progress) -> None:
+    """Write everything that the rest of the run depends on, atomically.
+
+    Args:
+        path: of the safetensors file.
+        fingerprint: of recipe and data; a checkpoint of another run is refused on loading.
+        trainer: between two steps.
+        progress: of the run.
+    """
+    tensors = _pack("", trainer.table)
+    tensors |= {f"state.{name}": values for name, values in trainer.state.items()}
+    tensors |= {"sampled": trainer.sampled, "sums": trainer.sums}
+    scalars: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "step": trainer.step,
+        "exchanged": trainer.exchanged,
+        "history": progress.history,
+        "loss_sum": progress.loss_sum,
+        "best": None,
+    }
+    if progress.best is not None:
+        tensors |= _pack("best.", progress.best.table)
+        scalars["best"] = [progress.best.epoch, progress.best.recall]
+    tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    write_atomic(path, save(tensors, metadata={"run": json.dumps(scalars)}))
+
+
+def load_checkpoint(path: Path, fingerprint: str, trainer: Trainer) -> Progress:
+    """Put ``trainer`` where the checkpoint was taken.
+
+    Raises:
+        SparseRecError: if the file is damaged or belongs to another recipe or other data.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            scalars = json.loads(file.metadata()["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise SparseRecError(
+            f"{path}: damaged checkpoint ({error})", "remove it, or start with --fresh"
+        ) from None
+    if scalars["fingerprint"] != fingerprint:
+        raise SparseRecError(
+            f"{path}: made with another recipe or other data",
+            "choose another --out, or start over with --fresh",
+        )
+    like = trainer.table
+    trainer.table = _unpack("", tensors, like)
+    trainer.state = {name: tensors[f"state.{name}"] for name in trainer.state}
+    trainer.sampled, trainer.sums = tensors["sampled"], tensors["sums"]
+    trainer.step, trainer.exchanged = scalars["step"], scalars["exchanged"]
+    best = None
+    if scalars["best"] is not None:
+        epoch, recall = scalars["best"]
+        best = Best(epoch, recall, _unpack("best.", tensors, like))
+    return Progress(scalars["history"], scalars["loss_sum"], best)

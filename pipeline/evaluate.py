@@ -1,0 +1,97 @@
+"""Full-ranking evaluation: Recall@K and NDCG@K over all items that a user has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from pipeline.data.split import Pairs
+from pipeline.models import mf
+from pipeline.table import F32, I64, PackedTable
+
+CUTOFFS = (5, 10, 20)
+USERS_PER_CHUNK = 256
+"""Memory is flat in the number of users: one (256, num_items) block of scores at a time."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Averages over users, and the values behind them for paired tests.
+
+    Attributes:
+        recall: by K: mean over users of hits in the top K / relevant items.
+        ndcg: by K: log2 discount, ideal DCG over min(K, relevant items).
+        users: int64 (U,), the users with at least one relevant item.
+        recall_per_user: by K, float32 (U,).
+    """
+
+    recall: dict[int, float]
+    ndcg: dict[int, float]
+    users: I64
+    recall_per_user: dict[int, F32]
+
+    def as_dict(self) -> dict[str, float]:
+        """Flatten to ``recall@20``-like keys and ``users``."""
+        flat = {f"recall@{k}": v for k, v in self.recall.items()}
+        flat |= {f"ndcg@{k}": v for k, v in self.ndcg.items()}
+        return flat | {"users": len(self.users)}
+
+
+def evaluate(table: PackedTable, relevant: Pairs, seen: Pairs, known_items: int) -> Quality:
+    """Rank items [0, known_items) for every user who has a relevant item, leaving out seen ones.
+
+    Args:
+        table: the trained table.
+        relevant: held-out pairs to find.
+        seen: pairs that are never recommended.
+        known_items: items that are candidates.
+
+    Raises:
+        ValueError: if there is nothing relevant.
+    """
+    if len(relevant) == 0:
+        raise ValueError("no held-out interactions to evaluate on")
+    shape = (table.num_users, table.num_items)
+    liked, hidden = _csr(relevant, shape), _csr(seen, shape)
+    users = np.flatnonzero(np.diff(liked.indptr)).astype(np.int64)
+    items = torch.from_numpy(table.dense(table.num_users, table.num_users + known_items))
+    k = min(max(CUTOFFS), known_items)
+    hits = np.zeros((len(users), k), np.bool_)
+    for start in range(0, len(users), USERS_PER_CHUNK):
+        chunk = users[start : start + USERS_PER_CHUNK]
+        rows = torch.from_numpy(table.gather(chunk)[0])[None]  # (1, A, d)
+        score = mf.scores(rows, items[None]).squeeze(0)  # (A, C)
+        past = hidden[chunk].tocoo()
+        score[torch.from_numpy(past.row), torch.from_numpy(past.col)] = -torch.inf
+        top = score.topk(k, dim=1).indices.numpy()  # (A, k)
+        held_out = np.zeros(score.shape, np.bool_)
+        truth = liked[chunk].tocoo()
+        held_out[truth.row, truth.col] = True
+        hits[start : start + len(chunk)] = np.take_along_axis(held_out, top, axis=1)
+    return _metrics(hits, np.diff(liked.indptr)[users], users)
+
+
+def _csr(pairs: Pairs, shape: tuple[int, int]) -> sp.csr_matrix:
+    return sp.csr_matrix((np.ones(len(pairs), np.float32), (pairs.users, pairs.items)), shape=shape)
+
+
+def _metrics(hits: np.ndarray, relevant: np.ndarray, users: I64) -> Quality:
+    """Turn hit lists (U, k), best first, and counts of relevant items (U,) into averages."""
+    depth = hits.shape[1]
+    discount = 1.0 / np.log2(np.arange(2, depth + 2))
+    ideal = np.concatenate([[0.0], np.cumsum(discount)])
+    recall_per_user = {k: (hits[:, :k].sum(axis=1) / relevant).astype(np.float32) for k in CUTOFFS}
+    ndcg = {
+        k: float(
+            np.mean(
+                (hits[:, :k] * discount[:k]).sum(axis=1)
+                / ideal[np.minimum(np.minimum(relevant, k), depth)]
+            )
+        )
+        for k in CUTOFFS
+    }
+    recall = {k: float(np.mean(v, dtype=np.float64)) for k, v in recall_per_user.items()}
+    return Quality(recall, ndcg, users, recall_per_user)

@@ -1,0 +1,66 @@
+"""Writing files so that no reader ever meets half of one, and raw ids as tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparserec.errors import SparseRecError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` beside ``path``, sync it to the disk, and rename it to ``path``."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        SparseRecError: if it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SparseRecError(f"{path}: {error.strerror}", "check the path") from None
+    except ValueError as error:
+        raise SparseRecError(f"{path}: not JSON ({error})", "write the run again") from None
+
+
+def encode_ids(name: str, ids: list[str]) -> dict[str, npt.NDArray[Any]]:
+    """Encode raw ids as ``<name>_utf8`` uint8 (bytes,) and ``<name>_offsets`` int64 (n+1,)."""
+    texts = [text.encode() for text in ids]
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    return {
+        f"{name}_utf8": np.frombuffer(b"".join(texts), np.uint8),
+        f"{name}_offsets": offsets,
+    }
+
+
+def decode_ids(name: str, tensors: dict[str, npt.NDArray[Any]]) -> list[str]:
+    """Undo ``encode_ids``."""
+    data = tensors[f"{name}_utf8"].tobytes()
+    offsets = tensors[f"{name}_offsets"].tolist()
+    return [data[a:b].decode() for a, b in pairwise(offsets)]

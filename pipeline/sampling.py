@@ -1,0 +1,90 @@
+"""What a step trains on and which rows get a dense gradient: docs/formats.md sections 4 and 5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.interactions import pair_keys
+from pipeline.data.split import Pairs
+from pipeline.draws import NEGATIVES, POSITIVES, SAMPLED_ROWS, bounded, draws
+
+I64 = npt.NDArray[np.int64]
+
+
+def join(first: Pairs, second: Pairs) -> Pairs:
+    """Put two parts together, without times."""
+    users = np.concatenate([first.users, second.users])
+    return Pairs(users, np.concatenate([first.items, second.items]), None)
+
+
+@dataclass(frozen=True)
+class TripleSampler:
+    """BPR triples: a uniformly drawn interaction and an item its user is not known to like.
+
+    Attributes:
+        log: interactions to learn from, at least one; positives are drawn with replacement.
+        known: sorted int64 keys of the pairs that no negative may be, the log's among them.
+        num_items: the multiplier of those keys.
+        known_items: negatives are drawn from items [0, known_items).
+        seed: of the draws.
+        tries: draws for a negative before the last one stands, liked or not.
+    """
+
+    log: Pairs
+    known: I64
+    num_items: int
+    known_items: int
+    seed: int
+    tries: int = 8
+
+    @classmethod
+    def of(
+        cls, log: Pairs, past: Pairs | None, num_items: int, known_items: int, seed: int
+    ) -> TripleSampler:
+        """Sample from ``log``; neither its pairs nor those of ``past`` are negatives."""
+        known = log if past is None else join(log, past)
+        keys = np.sort(pair_keys(known.users, known.items, num_items))
+        return cls(log, keys, num_items, known_items, seed)
+
+    def batch(self, step: int, size: int) -> tuple[I64, I64, I64]:
+        """Draw users, positive items and negative items, each int64 (size,)."""
+        b = np.arange(size)
+        chosen = bounded(draws(self.seed, POSITIVES, step, b), len(self.log))
+        users = self.log.users[chosen].astype(np.int64)
+        positives = self.log.items[chosen].astype(np.int64)
+        negatives = np.empty(size, np.int64)
+        open_ = b
+        for t in range(self.tries):
+            value = draws(self.seed, NEGATIVES, step, open_ * self.tries + t)
+            negatives[open_] = bounded(value, self.known_items)
+            open_ = open_[self._liked(users[open_], negatives[open_])]
+            if len(open_) == 0:
+                break
+        return users, positives, negatives
+
+    def _liked(self, users: I64, items: I64) -> npt.NDArray[np.bool_]:
+        keys = users * self.num_items + items
+        place = np.minimum(np.searchsorted(self.known, keys), len(self.known) - 1)
+        liked: npt.NDArray[np.bool_] = self.known[place] == keys
+        return liked
+
+
+def sampled_rows(log: Pairs, num_users: int, window: int, size: int, seed: int) -> I64:
+    """Draw the rows S of a window in proportion to their frequency in the log.
+
+    Rows are taken from randomly drawn interactions, user then item, until there are ``size``
+    distinct ones or 16 ``size`` interactions were drawn. Importance sampling without logarithms:
+    exact in every language.
+
+    Returns:
+        int64 (at most size,), ascending.
+    """
+    chosen = bounded(draws(seed, SAMPLED_ROWS, window, np.arange(16 * size)), len(log))
+    rows = np.empty(2 * len(chosen), np.int64)
+    rows[0::2] = log.users[chosen]
+    rows[1::2] = num_users + log.items[chosen]
+    distinct, first = np.unique(rows, return_index=True)
+    return np.sort(distinct[np.argsort(first, kind="stable")[:size]])

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.split import Pairs
+from pipeline.evaluate import evaluate
+from pipeline.table import PackedTable
+
+
+def case(seed: int) -> tuple[PackedTable, Pairs, Pairs, int]:
+    rng = np.random.default_rng(seed)
+    users, items, dim = int(rng.integers(1, 30)), int(rng.integers(25, 60)), 8
+    known = int(rng.integers(22, items + 1))
+    mask = rng.random((users + items, dim)) < 0.6
+    mask[:, 0] = True  # no score is exactly 0, so there are no ties, whose order is anyone's
+    values = rng.normal(size=mask.shape).astype(np.float32)
+    keys = rng.permutation(users * known)[: int(rng.integers(2, users * known // 2))]
+    pairs = Pairs((keys // known).astype(np.int32), (keys % known).astype(np.int32), None)
+    cut = int(rng.integers(1, len(pairs)))
+    held_out = Pairs(pairs.users[:cut], pairs.items[:cut], None)
+    seen = Pairs(pairs.users[cut:], pairs.items[cut:], None)
+    return PackedTable.from_dense(values, mask, users), held_out, seen, known
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_agrees_with_trec_eval(seed: int) -> None:
+    table, held_out, seen, known = case(seed)
+    dense = table.dense(0, table.num_rows)
+    scores = dense[: table.num_users] @ dense[table.num_users : table.num_users + known].T
+    truth: dict[str, dict[str, int]] = {}
+    for user, item in zip(held_out.users, held_out.items, strict=True):
+        truth.setdefault(str(user), {})[str(item)] = 1
+    past = {(u, i) for u, i in zip(seen.users, seen.items, strict=True)}
+    run = {
+        user: {
+            str(i): float(scores[int(user), i]) for i in range(known) if (int(user), i) not in past
+        }
+        for user in truth
+    }
+    measures = {"recall.5,10,20", "ndcg_cut.5,10,20"}
+    reference = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)
+    quality = evaluate(table, held_out, seen, known)
+    assert len(quality.users) == len(truth)
+    for k in (5, 10, 20):
+        mean = np.mean([reference[u][f"recall_{k}"] for u in truth])
+        assert quality.recall[k] == pytest.approx(mean, abs=1e-6)
+        mean = np.mean([reference[u][f"ndcg_cut_{k}"] for u in truth])
+        assert quality.ndcg[k] == pytest.approx(mean, abs=1e-6)
+
+
+def test_fewer_items_than_the_cutoff() -> None:
+    table = PackedTable.from_dense(np.ones((4, 2), np.float32), np.ones((4, 2), bool), 1)
+    held_out = Pairs(np.zeros(3, np.int32), np.arange(3, dtype=np.int32), None)
+    nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
+    quality = evaluate(table, held_out, nothing, 3)
+    assert quality.recall[20] == 1
+    assert quality.ndcg[20] == pytest.approx(1)
+
+
+def test_nothing_held_out_is_refused() -> None:
+    table = PackedTable.from_dense(np.ones((2, 2), np.float32), np.ones((2, 2), bool), 1)
+    nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
+    with pytest.raises(ValueError, match="held-out"):
+        evaluate(table, nothing, nothing, 1)

@@ -1,0 +1,148 @@
+"""Whole host runs on a synthetic log: stopped at any step, they end as if never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
+from pipeline.data.split import Split, temporal_split
+from pipeline.data.synthetic import generate
+from pipeline.fit import Fitted, fit
+from pipeline.fit import _trainer as trainer_of
+from pipeline.recipes import RECIPES, Recipe
+from pipeline.run import load_run, save_run
+from sparserec.errors import SparseRecError
+
+
+def small(method: str = "sparserec") -> Recipe:
+    recipe = RECIPES[method]()
+    step = replace(recipe.step, batch_size=128, learning_rate=0.01)
+    window = recipe.window and 7
+    return replace(recipe, dim=32, epochs=4, window=window, step=step)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return temporal_split(generate(80, 120, 3000, seed=3))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(split: Split) -> Fitted:
+    return fit(small(), split)
+
+
+def assert_same(one: Fitted, other: Fitted) -> None:
+    assert one.history == other.history
+    assert one.best_epoch == other.best_epoch
+    np.testing.assert_array_equal(one.table.row_ptr, other.table.row_ptr)
+    np.testing.assert_array_equal(one.table.cols, other.table.cols)
+    np.testing.assert_array_equal(one.table.vals.view(np.int32), other.table.vals.view(np.int32))
+    assert one.test.recall == other.test.recall
+
+
+@pytest.mark.parametrize("method", list(RECIPES))
+def test_every_recipe_learns(method: str, split: Split) -> None:
+    fitted = fit(small(method), split)
+    chance = 20 / split.known_items
+    assert fitted.test.recall[20] > 1.2 * chance
+    assert fitted.table.nnz == round(small(method).density * fitted.table.num_rows * 32)
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+    assert (fitted.history[-1]["exchanged"] > 0) == (method != "dense")
+
+
+@pytest.mark.parametrize("stop_at", [1, 6, 13, 30, 47])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    stop_at: int,
+    split: Split,
+    uninterrupted: Fitted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pipeline.train import Trainer
+
+    run_step, done = Trainer.run_step, [0]
+
+    def stopping(self: Trainer) -> float:
+        loss = run_step(self)
+        done[0] += 1
+        if done[0] == stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(Trainer, "run_step", stopping)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), split, checkpoint)
+    monkeypatch.undo()
+    assert_same(fit(small(), split, checkpoint), uninterrupted)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_finished_run_is_not_trained_again(
+    split: Split, uninterrupted: Fitted, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    fit(small(), split, checkpoint)
+    before = checkpoint.read_bytes()
+    assert_same(fit(small(), split, checkpoint), uninterrupted)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(split: Split, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(small(), split)
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, "one", trainer, Progress())
+    with pytest.raises(SparseRecError, match="another recipe"):
+        load_checkpoint(path, "two", trainer)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"{}" * 100):
+        path.write_bytes(damaged)
+        with pytest.raises(SparseRecError, match=r"checkpoint\.safetensors: damaged"):
+            load_checkpoint(path, "one", trainer)
+
+
+def test_a_run_is_read_back_as_it_was_written(
+    split: Split, uninterrupted: Fitted, tmp_path: Path
+) -> None:
+    save_run(tmp_path, "synthetic", "0" * 64, small(), split, uninterrupted)
+    run = load_run(tmp_path)
+    assert run.recipe == small()
+    np.testing.assert_array_equal(run.table.vals, uninterrupted.table.vals)
+    np.testing.assert_array_equal(run.split.later.items, split.later.items)
+    assert run.split.user_ids == split.user_ids
+    assert run.split.item_ids == split.item_ids
+    assert run.metrics["recall@20"] == uninterrupted.test.recall[20]
+    (tmp_path / "table.safetensors").write_bytes(b"short")
+    with pytest.raises(SparseRecError, match=r"table\.safetensors"):
+        load_run(tmp_path)
+    with pytest.raises(SparseRecError, match=r"nowhere/run\.json"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_ctrl_c_in_the_command_saves_and_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
+    subprocess.run([*command, "data", "synth", str(log), "--seed", "3"], check=True)
+    train = [*command, "train", str(log), "--dim", "32", "--epochs", "30", "--out"]
+    subprocess.run([*train, str(tmp_path / "whole")], check=True, capture_output=True)
+
+    cut = tmp_path / "cut"
+    process = subprocess.Popen([*train, str(cut)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 60
+    while not (cut / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, output
+    assert "goes on from" in output
+    assert not (cut / "run.json").exists()
+    subprocess.run([*train, str(cut)], check=True, capture_output=True)
+    for name in ("table.safetensors", "split.safetensors"):
+        assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

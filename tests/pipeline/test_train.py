@@ -1,0 +1,95 @@
+"""The packed step against dense PyTorch, which knows nothing of packing."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data.split import Pairs
+from pipeline.exchange import Schedule, exchange
+from pipeline.sampling import TripleSampler, sampled_rows
+from pipeline.table import PackedTable
+from pipeline.train import StepConfig, Trainer
+
+USERS, ITEMS, DIM = 20, 30, 8
+
+
+def setup(seed: int, config: StepConfig, schedule: Schedule | None) -> tuple[Trainer, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    keys = rng.choice(USERS * ITEMS, 200, replace=False)
+    log = Pairs((keys // ITEMS).astype(np.int32), (keys % ITEMS).astype(np.int32), None)
+    mask = rng.random((USERS + ITEMS, DIM)) < 0.4
+    mask[:, :2] = True
+    values = rng.normal(size=mask.shape).astype(np.float32)
+    sampler = TripleSampler.of(log, None, ITEMS, ITEMS, seed)
+    table = PackedTable.from_dense(values, mask, USERS)
+    return Trainer(table, sampler, config, schedule), mask
+
+
+def dense_loss(weight: torch.Tensor, batch: tuple[np.ndarray, ...], l2: float) -> torch.Tensor:
+    u, p, n = (torch.from_numpy(x) for x in batch)
+    user, positive, negative = weight[u], weight[USERS + p], weight[USERS + n]
+    margin = (user * positive).sum(1) - (user * negative).sum(1)
+    norms = user.square().sum(1) + positive.square().sum(1) + negative.square().sum(1)
+    return (-torch.log(torch.sigmoid(margin)) + l2 / 2 * norms).mean()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_steps_equal_a_masked_dense_model(optimizer: str) -> None:
+    config = StepConfig(optimizer=optimizer, learning_rate=0.05, l2=0.02, batch_size=300)  # type: ignore[arg-type]
+    trainer, mask = setup(3, config, None)
+    weight = torch.from_numpy(trainer.table.dense(0, USERS + ITEMS)).requires_grad_()
+    make = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
+    reference = make([weight], lr=0.05)
+    for step in range(20):
+        batch = trainer.sampler.batch(step, 300)
+        # Lazy Adam equals Adam while every row is in every batch.
+        assert len(np.unique(np.concatenate([batch[1], batch[2]]))) == ITEMS
+        assert len(np.unique(batch[0])) == USERS
+        loss = dense_loss(weight, batch, 0.02)
+        reference.zero_grad()
+        loss.backward()
+        weight.grad *= torch.from_numpy(mask)  # type: ignore[operator]
+        reference.step()
+        assert trainer.run_step() == pytest.approx(loss.item(), abs=1e-5)
+    got = trainer.table.dense(0, USERS + ITEMS)
+    np.testing.assert_allclose(got, weight.detach().numpy(), atol=2e-5)
+    assert (got[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("grow", ["cumulative", "instant"])
+def test_growth_looks_at_the_right_gradients(grow: str) -> None:
+    config = StepConfig(
+        optimizer="sgd",
+        learning_rate=0.1,
+        batch_size=40,
+        sampled_fraction=0.5,
+        grow=grow,  # type: ignore[arg-type]
+    )
+    trainer, mask = setup(4, config, Schedule(100, 5, 0.6))
+    weight = torch.from_numpy(trainer.table.dense(0, USERS + ITEMS)).requires_grad_()
+    sums = np.zeros(mask.shape, np.float32)
+    for step in range(5):
+        loss = dense_loss(weight, trainer.sampler.batch(step, 40), config.l2)
+        (grad,) = torch.autograd.grad(loss, weight)
+        if grow == "cumulative" or step == 4:
+            sums += grad.numpy()
+        with torch.no_grad():
+            weight -= 0.1 * grad * torch.from_numpy(mask)
+        trainer.run_step()
+    sampled = sampled_rows(trainer.sampler.log, USERS, 0, 25, 4)
+    before = PackedTable.from_dense(weight.detach().numpy(), mask, USERS)
+    fraction = Schedule(100, 5, 0.6).fraction_after(4)
+    expected, _, count = exchange(before, sampled, sums[sampled], fraction, config.floor, {})
+    assert trainer.exchanged == count > 0
+    np.testing.assert_array_equal(trainer.table.cols, expected.cols)
+    np.testing.assert_allclose(trainer.table.vals, expected.vals, atol=1e-5)
+
+
+def test_training_state_is_packed() -> None:
+    config = StepConfig(batch_size=8, sampled_fraction=0.1)
+    trainer, mask = setup(5, config, Schedule(100, 5, 0.3))
+    for _ in range(12):
+        trainer.run_step()
+    assert trainer.table.nnz == mask.sum()
+    assert all(values.shape == (mask.sum(),) for values in trainer.state.values())
+    assert trainer.sums.shape == (5, DIM)
