@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEVICE ?= auto
+DEVICE ?=
 BUNDLE ?= runs/demo/bundle
 
 .DEFAULT_GOAL := help
@@ -25,10 +25,10 @@ harness: $(VENV)/.installed ## Build the harness and its desktop runtime
 	cd android_app && mvn --quiet --batch-mode package -DskipTests
 
 demo: setup ## Train, export, and learn on a device, end to end on real data (about two minutes)
-	$(BIN)/sparserec demo --yes --device $(DEVICE)
+	$(BIN)/sparserec demo --yes $(if $(DEVICE),--device $(DEVICE))
 
 deploy: setup ## Push BUNDLE (runs/demo/bundle) to the connected phone, or to the virtual device
-	$(BIN)/sparserec deploy $(BUNDLE) --device $(DEVICE)
+	$(BIN)/sparserec deploy $(BUNDLE) $(if $(DEVICE),--device $(DEVICE))
 
 test: setup ## Run all tests, Python's and Kotlin's
 	cd android_app && mvn --quiet --batch-mode test

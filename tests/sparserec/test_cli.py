@@ -19,7 +19,8 @@ HEAVY = (
 
 
 def sparserec(*arguments: str, code: str = "main()") -> subprocess.CompletedProcess[str]:
-    program = f"import sys; sys.argv = {['sparserec', *arguments]!r}; from sparserec.cli import main; {code}"
+    argv = ["sparserec", *arguments]
+    program = f"import sys; sys.argv = {argv!r}; from sparserec.cli import main; {code}"
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )

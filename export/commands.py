@@ -1,0 +1,177 @@
+"""The command line of the exporter: ``sparserec export`` and ``sparserec inspect``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from export.manifest import Manifest
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that sparserec train wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle.  [default: RUN/bundle]")
+    ] = None,
+    spare_users: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Rows for users the host has not seen.  [default: 2%, at least 8]"
+        ),
+    ] = None,
+    spare_items: Annotated[int | None, typer.Option(min=0, help="Likewise for items.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Triples a step on the device.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the device's SGD, on the batch's mean loss.")
+    ] = None,
+    l2: Annotated[float | None, typer.Option(help="Penalty on the rows of a triple.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of the device's run.  [default: 14 passes over the log]"),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Steps between two mask updates.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the device's draws.")] = None,
+) -> None:
+    """Turn a trained run into a bundle for a phone.
+
+    The programs are executed and compared with PyTorch before anything is written.
+
+    Example: sparserec export runs/ml-100k-sparserec --out runs/first/bundle
+    """
+    from rich.console import Console
+
+    from export.build import build
+    from pipeline.incremental import Incremental
+    from pipeline.run import load_run
+    from sparserec.progress import bars
+
+    given: dict[str, Any] = {
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "l2": l2,
+        "window": window,
+        "seed": seed,
+    }
+    recipe = replace(Incremental(), **{name: v for name, v in given.items() if v is not None})
+    trained = load_run(run)
+    with bars() as progress:
+        built = build(
+            trained, out or run / "bundle", recipe, steps, spare_users, spare_items, progress
+        )
+    console = Console()
+    console.print(_programs(built.manifest, built.max_abs_errors))
+    console.print(_files(built.manifest))
+    worst = max(built.max_abs_errors.values())
+    console.print(f"ExecuTorch against PyTorch: max abs error {worst:.2g}", highlight=False)
+    console.print(f"bundle {built.manifest.bundle_id} in {built.path}", highlight=False)
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+) -> None:
+    """Show what is inside a bundle, after checking every file of it."""
+    from rich.console import Console
+
+    from export.bundle import verify_bundle
+
+    manifest = verify_bundle(bundle)
+    console = Console()
+    console.print(_summary(manifest))
+    console.print(_signature(manifest))
+    console.print(_programs(manifest))
+    console.print(_operators(manifest))
+    console.print(_files(manifest))
+    console.print("[green]whole[/]: every size, SHA-256 and content is as the manifest says")
+
+
+def _summary(manifest: Manifest) -> Table:
+    from rich.table import Table
+
+    training, provenance = manifest.training, manifest.provenance
+    rows = {
+        "model": f"{manifest.model}, d = {manifest.dim}",
+        "users": f"{manifest.num_users:,} rows, {manifest.known_users:,} assigned",
+        "items": f"{manifest.num_items:,} rows, {manifest.known_items:,} assigned",
+        "table": f"{manifest.nnz:,} active entries, density {manifest.density:.4f}, "
+        f"at least {manifest.floor} a row",
+        "training": f"{training.steps} steps of {training.batch_size}, {training.optimizer} "
+        f"at {training.learning_rate:g}, l2 {training.l2:g}, seed {training.seed}",
+        "mask update": f"every {training.window} steps until {training.exchange_stop:.0%}, "
+        f"{training.exchange_fraction:.0%} of the entries of {training.sampled_fraction:.0%} "
+        "of the rows",
+        "dataset": f"{provenance.get('dataset')}, "
+        f"SHA-256 {str(provenance.get('source_sha256'))[:12]}...",
+        "host": f"seed {provenance.get('host_seed')}, source {provenance.get('git') or 'unknown'}",
+        "made": f"{manifest.created_utc} by "
+        + ", ".join(f"{name} {value}" for name, value in manifest.producer.items()),
+    }
+    table = Table(title=manifest.bundle_id, show_header=False, title_justify="left")
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def _signature(manifest: Manifest) -> Table:
+    from rich.table import Table
+
+    table = Table("method", "", "name", "type", "role", title="Signature", title_justify="left")
+    for program in manifest.programs.values():
+        for name, method in program.methods.items():
+            for way, specs in (("in", method.inputs), ("out", method.outputs)):
+                for spec in specs:
+                    shape = ", ".join(map(str, spec.shape))
+                    table.add_row(name, way, spec.name, f"{spec.dtype} ({shape})", spec.role)
+            table.add_section()
+    return table
+
+
+def _programs(manifest: Manifest, errors: dict[str, float] | None = None) -> Table:
+    from rich.table import Table
+
+    table = Table("method", "program", title="Programs", title_justify="left")
+    table.add_column("planned arena", justify="right")
+    if errors is not None:
+        table.add_column("max abs error", justify="right")
+    table.add_column("backends")
+    table.add_column("operators", justify="right")
+    for program in manifest.programs.values():
+        for name, method in program.methods.items():
+            error = [] if errors is None else [f"{errors[name]:.2g}"]
+            arena = f"{method.planned_arena_bytes:,} B"
+            backends = ", ".join(method.backends) or "portable"
+            count = str(len(method.operators))
+            table.add_row(name, program.file, arena, *error, backends, count)
+    return table
+
+
+def _operators(manifest: Manifest) -> Table:
+    from rich.table import Table
+
+    table = Table("method", "operators", title="Operators", title_justify="left", show_lines=True)
+    for program in manifest.programs.values():
+        for name, method in program.methods.items():
+            table.add_row(name, ", ".join(method.operators))
+    return table
+
+
+def _files(manifest: Manifest) -> Table:
+    from rich.table import Table
+
+    table = Table("file", title="Files", title_justify="left")
+    table.add_column("bytes", justify="right")
+    table.add_column("SHA-256")
+    for name, info in manifest.files.items():
+        table.add_row(name, f"{info.bytes:,}", info.sha256[:16])
+    table.add_section()
+    table.add_row("total", f"{sum(info.bytes for info in manifest.files.values()):,}", "")
+    return table

@@ -1,0 +1,154 @@
+"""Checking what the files of a bundle hold: docs/formats.md sections 1.1 to 1.4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from export.manifest import AGAIN, Manifest, bad, decode, read_object
+from pipeline.files import decode_ids
+from sparserec.errors import SparseRecError
+
+Arrays = dict[str, NDArray[Any]]
+
+_ID_PARTS = {"utf8": "uint8", "offsets": "int64"}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What the host saw: ``golden.json``."""
+
+    seed: int
+    steps: int
+    batch_size: int
+    losses: tuple[float, ...]
+    tolerance: float
+    quality_before: dict[str, float]
+
+
+def check(bundle: Path, manifest: Manifest) -> None:
+    """Check that the files fit the manifest and themselves.
+
+    Raises:
+        SparseRecError: naming file and tensor or field.
+    """
+    _check_table(bundle / "table.safetensors", manifest)
+    _check_interactions(bundle / "interactions.safetensors", manifest)
+    _check_ids(bundle / "ids.safetensors", manifest)
+    _check_golden(bundle / "golden.json", manifest)
+
+
+def load_tensors(path: Path, dtypes: dict[str, str]) -> Arrays:
+    """Read the one-dimensional tensors that ``dtypes`` names.
+
+    Raises:
+        SparseRecError: if the file is damaged, or one is missing or of another type.
+    """
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise SparseRecError(f"{path}: not safetensors ({error})", AGAIN) from None
+    for name, dtype in dtypes.items():
+        if name not in arrays:
+            raise bad(path, name, "is missing")
+        found = arrays[name]
+        if found.dtype != dtype or found.ndim != 1:
+            raise bad(path, name, f"is {found.dtype} {list(found.shape)}, not {dtype} [n]")
+    return arrays
+
+
+def _check_table(path: Path, manifest: Manifest) -> None:
+    arrays = load_tensors(path, {"row_ptr": "int32", "cols": "uint8", "vals": "float32"})
+    row_ptr, cols, vals = arrays["row_ptr"], arrays["cols"], arrays["vals"]
+    rows = manifest.num_users + manifest.num_items
+    _check_pointers(path, "row_ptr", row_ptr, rows, manifest.nnz)
+    for name in ("cols", "vals"):
+        _check_length(path, name, arrays[name], manifest.nnz)
+    density = manifest.nnz / (rows * manifest.dim)
+    if abs(density - manifest.density) > 1e-6:
+        raise bad(path, "row_ptr", f"density {density:g}, the manifest says {manifest.density:g}")
+    if np.any(np.diff(row_ptr) < manifest.floor):
+        row = int(np.argmax(np.diff(row_ptr) < manifest.floor))
+        raise bad(path, "row_ptr", f"row {row} has fewer than floor = {manifest.floor} entries")
+    if not np.all(cols < manifest.dim):
+        raise bad(path, "cols", f"holds a column that is not below dim = {manifest.dim}")
+    if not _ascending_in_rows(row_ptr, cols):
+        raise bad(path, "cols", "does not increase strictly inside each row")
+    if not np.all(np.isfinite(vals)):
+        raise bad(path, "vals", "holds a value that is not finite")
+
+
+def _check_interactions(path: Path, manifest: Manifest) -> None:
+    pairs = ("log_users", "log_items", "later_users", "later_items")
+    arrays = load_tensors(path, dict.fromkeys((*pairs, "seen_ptr", "seen_items"), "int32"))
+    for part in ("log", "later"):
+        _check_length(path, f"{part}_items", arrays[f"{part}_items"], len(arrays[f"{part}_users"]))
+    seen_ptr, seen_items = arrays["seen_ptr"], arrays["seen_items"]
+    _check_pointers(path, "seen_ptr", seen_ptr, manifest.num_users, len(seen_items))
+    for name in (*pairs, "seen_items"):
+        kind = "known_users" if name.endswith("users") else "known_items"
+        values, end = arrays[name], getattr(manifest, kind)
+        if len(values) and not 0 <= values.min() <= values.max() < end:
+            raise bad(path, name, f"holds an index outside [0, {kind} = {end})")
+    if not len(arrays["log_users"]):
+        raise bad(path, "log_users", "is empty, so there is nothing to train on")
+    if not _ascending_in_rows(seen_ptr, seen_items):
+        raise bad(path, "seen_items", "does not increase strictly inside each user's part")
+    seen_users = np.repeat(np.arange(manifest.num_users), np.diff(seen_ptr))
+    users = np.concatenate([seen_users, arrays["log_users"], arrays["later_users"]])
+    items = np.concatenate([seen_items, arrays["log_items"], arrays["later_items"]])
+    keys = users.astype(np.int64) * manifest.num_items + items
+    if len(np.unique(keys)) != len(keys):
+        raise bad(path, "log_items", "a pair occurs twice among seen, log and later")
+
+
+def _check_ids(path: Path, manifest: Manifest) -> None:
+    kinds = {"users": manifest.known_users, "items": manifest.known_items}
+    dtypes = {f"{kind}_{part}": t for kind in kinds for part, t in _ID_PARTS.items()}
+    arrays = load_tensors(path, dtypes)
+    for kind, known in kinds.items():
+        utf8, offsets = arrays[f"{kind}_utf8"], arrays[f"{kind}_offsets"]
+        _check_pointers(path, f"{kind}_offsets", offsets, known, len(utf8))
+        try:
+            decode_ids(kind, arrays)
+        except UnicodeDecodeError as error:
+            raise bad(path, f"{kind}_utf8", f"is not UTF-8 ({error.reason})") from None
+
+
+def _check_golden(path: Path, manifest: Manifest) -> None:
+    golden = decode(Golden, read_object(path), path, "")
+    if len(golden.losses) != golden.steps:
+        raise bad(path, "losses", f"has {len(golden.losses)} values for {golden.steps} steps")
+    if not 1 <= golden.steps <= manifest.training.steps:
+        raise bad(path, "steps", f"is {golden.steps}, the run has {manifest.training.steps}")
+    for field in ("seed", "batch_size"):
+        wanted = getattr(manifest.training, field)
+        if getattr(golden, field) != wanted:
+            raise bad(path, field, f"is {getattr(golden, field)}, the manifest says {wanted}")
+
+
+def _check_pointers(path: Path, name: str, pointers: NDArray[Any], rows: int, end: int) -> None:
+    _check_length(path, name, pointers, rows + 1)
+    steps = np.diff(pointers.astype(np.int64))
+    if pointers[0] != 0 or pointers[-1] != end or np.any(steps < 0):
+        raise bad(path, name, f"does not rise from 0 to {end}")
+
+
+def _check_length(path: Path, name: str, values: NDArray[Any], length: int) -> None:
+    if len(values) != length:
+        raise bad(path, name, f"has {len(values)} elements, not {length}")
+
+
+def _ascending_in_rows(row_ptr: NDArray[Any], values: NDArray[Any]) -> bool:
+    """Whether the values of each row increase strictly."""
+    rises = np.diff(values.astype(np.int64)) > 0
+    starts = row_ptr[1:-1]
+    starts = starts[(starts > 0) & (starts < len(values))]
+    rises[starts - 1] = True  # from one row to the next it may fall
+    return bool(np.all(rises))

@@ -1,0 +1,56 @@
+"""What the host computes so that a device can be judged: ``golden.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.data.split import Pairs
+from pipeline.evaluate import evaluate
+from pipeline.incremental import Incremental, incremental_trainer
+from pipeline.sampling import join
+from pipeline.table import PackedTable
+
+TOLERANCE = 1e-4
+STEPS_PAST_UPDATES = 20
+"""Steps after the second mask update: a wrong exchange shows in their losses."""
+
+
+def golden(
+    table: PackedTable,
+    log: Pairs,
+    later: Pairs,
+    seen: Pairs,
+    known_items: int,
+    recipe: Incremental,
+    steps: int,
+) -> dict[str, Any]:
+    """Run the host's trainer for the first steps of the device's run.
+
+    Args:
+        table: in the bundle's layout; it is not changed.
+        log: what the device trains on.
+        later: what comes after it, not empty.
+        seen: the host's past.
+        known_items: items [0, known_items) exist.
+        recipe: of the device's run.
+        steps: length of the device's run.
+
+    Returns:
+        The content of ``golden.json``. Its steps reach past two mask updates where the run does.
+    """
+    trainer = incremental_trainer(table, log, seen, known_items, recipe, steps)
+    count = min(steps, 2 * recipe.window + STEPS_PAST_UPDATES)
+    losses = [trainer.run_step() for _ in range(count)]
+    quality = evaluate(table, later, join(seen, log), known_items)
+    return {
+        "seed": recipe.seed,
+        "steps": count,
+        "batch_size": recipe.batch_size,
+        "losses": losses,
+        "tolerance": TOLERANCE,
+        "quality_before": {
+            "recall@20": quality.recall[20],
+            "ndcg@20": quality.ndcg[20],
+            "users": len(quality.users),
+        },
+    }

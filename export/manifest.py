@@ -1,0 +1,239 @@
+"""``manifest.json``, read and written: docs/formats.md section 1.5."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from export.methods import TensorSpec
+from sparserec.errors import SparseRecError
+
+NAME = "manifest.json"
+SCHEMA_VERSION = 1
+AGAIN = "export the bundle again: sparserec export"
+FILES = (
+    "golden.json",
+    "ids.safetensors",
+    "interactions.safetensors",
+    "score.pte",
+    "step.pte",
+    "table.safetensors",
+)
+
+_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """One method of a program. ``operators`` are names as kernels are registered."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: tuple[str, ...]
+    backends: tuple[str, ...]
+    planned_arena_bytes: int
+
+
+@dataclass(frozen=True)
+class ProgramInfo:
+    """A .pte of the bundle."""
+
+    file: str
+    methods: dict[str, MethodInfo]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the device does; the words are those of docs/formats.md sections 2, 4 and 5."""
+
+    optimizer: str
+    learning_rate: float
+    l2: float
+    batch_size: int
+    steps: int
+    seed: int
+    window: int
+    sampled_fraction: float
+    exchange_fraction: float
+    exchange_stop: float
+    negative_tries: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that ``manifest.json`` says, in its order, but for ``schema_version``."""
+
+    bundle_id: str
+    created_utc: str
+    model: str
+    num_users: int
+    num_items: int
+    known_users: int
+    known_items: int
+    dim: int
+    density: float
+    nnz: int
+    floor: int
+    training: Training
+    programs: dict[str, ProgramInfo]
+    producer: dict[str, str]
+    provenance: dict[str, Any]
+    files: dict[str, FileInfo]
+
+    def to_json(self) -> bytes:
+        """Encode as the content of ``manifest.json``."""
+        value = {"schema_version": SCHEMA_VERSION} | asdict(self)
+        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def bad(path: Path, field: str, what: str) -> SparseRecError:
+    """Make the error for a field of a bundle's file that is not as it must be."""
+    return SparseRecError(f"{path}: {field}: {what}", AGAIN)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        SparseRecError: if it is missing, unreadable or something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SparseRecError(f"{path}: {error.strerror}", AGAIN) from None
+    except (ValueError, RecursionError) as error:
+        raise SparseRecError(f"{path}: not JSON ({error})", AGAIN) from None
+    if not isinstance(value, dict):
+        raise SparseRecError(f"{path}: holds no JSON object", AGAIN)
+    return value
+
+
+def read(path: Path) -> Manifest:
+    """Read and check the file at ``path``.
+
+    Raises:
+        SparseRecError: naming the file and the field at fault.
+    """
+    value = read_object(path)
+    version = decode(int, value.get("schema_version"), path, "schema_version")
+    if version != SCHEMA_VERSION:
+        raise SparseRecError(
+            f"{path}: schema_version: {version}, but this version reads {SCHEMA_VERSION}",
+            f"use the version of sparserec that wrote the bundle, or {AGAIN}",
+        )
+    manifest = decode(Manifest, value, path, "")
+    _check(manifest, path)
+    return manifest
+
+
+def decode(kind: type[T], value: Any, path: Path, field: str) -> T:
+    """Check a JSON value against a type, and make dataclasses and tuples of it.
+
+    Args:
+        kind: int, float, str, Any, a dataclass, or a dict or homogeneous tuple of these.
+        value: as ``json`` returns it. Fields that a dataclass does not have are ignored, so that
+            later versions may add some.
+        path: of the file, for the error.
+        field: where in the file ``value`` is, for the error.
+
+    Raises:
+        SparseRecError: if it does not fit.
+    """
+    return _decode(kind, value, path, field)  # type: ignore[no-any-return]
+
+
+def _decode(kind: Any, value: Any, path: Path, field: str) -> Any:
+    if kind is Any:
+        return value
+    origin = dict if is_dataclass(kind) else get_origin(kind) or kind
+    wanted: Any = {tuple: list, float: (int, float)}.get(origin, origin)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise bad(path, field, f"is {_name(value)}, not {_word(origin)}")
+    if is_dataclass(kind) and isinstance(kind, type):
+        inner = f"{field}." if field else ""
+        hints = get_type_hints(kind)
+        missing = [name for name in hints if name not in value]
+        if missing:
+            raise bad(path, inner + missing[0], "is missing")
+        return kind(**{n: _decode(h, value[n], path, inner + n) for n, h in hints.items()})
+    if origin is tuple:
+        item = get_args(kind)[0]
+        return tuple(_decode(item, v, path, f"{field}[{k}]") for k, v in enumerate(value))
+    if origin is dict:
+        item = get_args(kind)[1]
+        return {k: _decode(item, v, path, f"{field}.{k}") for k, v in value.items()}
+    if kind is float:
+        if not abs(value) <= sys.float_info.max:  # NaN fails this too
+            raise bad(path, field, "is not a finite number")
+        return float(value)
+    return value
+
+
+def _name(value: Any) -> str:
+    return "null" if value is None else f"{json.dumps(value)[:40]}"
+
+
+def _word(kind: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
+    return words.get(kind, "an object")
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    for name in manifest.files:
+        if not _PLAIN.fullmatch(name) or name == NAME:
+            raise bad(path, "files", f"{json.dumps(name)} is not a plain file name")
+    for name in FILES:
+        if name not in manifest.files:
+            raise bad(path, f"files.{name}", "is missing")
+    for name, info in manifest.files.items():
+        if not re.fullmatch("[0-9a-f]{64}", info.sha256):
+            raise bad(path, f"files.{name}.sha256", "is not a SHA-256 in lower case")
+    for name, methods in (("step", ("gradients", "update")), ("score", ("score",))):
+        program = manifest.programs.get(name)
+        if program is None:
+            raise bad(path, f"programs.{name}", "is missing")
+        if program.file not in manifest.files:
+            raise bad(path, f"programs.{name}.file", f"{program.file} is not in files")
+        for method in methods:
+            if method not in program.methods:
+                raise bad(path, f"programs.{name}.methods.{method}", "is missing")
+    _check_numbers(manifest, path)
+
+
+def _check_numbers(manifest: Manifest, path: Path) -> None:
+    training = manifest.training
+    ranges: dict[str, tuple[float, float, float]] = {
+        "num_users": (manifest.num_users, 1, 2**31 - 1),
+        "num_items": (manifest.num_items, 1, 2**31 - 1),
+        "known_users": (manifest.known_users, 1, manifest.num_users),
+        "known_items": (manifest.known_items, 1, manifest.num_items),
+        "dim": (manifest.dim, 1, 256),
+        "nnz": (manifest.nnz, 0, 2**31 - 1),
+        "floor": (manifest.floor, 0, manifest.dim),
+        "density": (manifest.density, 0, 1),
+        "training.batch_size": (training.batch_size, 1, 2**24),
+        "training.steps": (training.steps, 1, 2**31 - 1),
+        "training.seed": (training.seed, 0, 2**63 - 1),
+        "training.window": (training.window, 1, 2**31 - 1),
+        "training.negative_tries": (training.negative_tries, 1, 2**16),
+        "training.sampled_fraction": (training.sampled_fraction, 0, 1),
+        "training.exchange_fraction": (training.exchange_fraction, 0, 1),
+        "training.exchange_stop": (training.exchange_stop, 0, 1),
+    }
+    for field, (value, least, most) in ranges.items():
+        if not least <= value <= most:
+            raise bad(path, field, f"is {value}, outside [{least}, {most}]")

@@ -1,0 +1,48 @@
+"""What a program method is: a function on tensors, and the signature that the harness reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output, as in ``manifest.json``.
+
+    Attributes:
+        name: for people.
+        dtype: ``float32`` or ``int64``.
+        shape: static.
+        role: what the harness binds by (docs/formats.md sections 2 and 3).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a program, before lowering.
+
+    Attributes:
+        function: takes the inputs and returns the outputs, as tensors, in the order of the specs.
+        inputs: all float32.
+        outputs: of the function.
+    """
+
+    function: Callable[..., tuple[Tensor, ...]]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def examples(self) -> tuple[Tensor, ...]:
+        """Make inputs of the right shapes, for tracing; their values do not matter."""
+        import torch
+
+        return tuple(torch.zeros(spec.shape) for spec in self.inputs)

@@ -1,0 +1,156 @@
+"""A device in plain Python, written from docs/formats.md alone: sections 1, 2, 4 and 5.
+
+It shares no code with the pipeline: integers, dictionaries and the exported programs. It is what
+the golden losses are held against, and a reading aid for the harness in Kotlin.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from export import verify
+
+MASK = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def mix(z: int) -> int:
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def draw(seed: int, stream: int, step: int, i: int) -> int:
+    z = mix((seed + GOLDEN * (stream + 1)) & MASK)
+    z = mix((z + GOLDEN * (step + 1)) & MASK)
+    return mix((z + GOLDEN * (i + 1)) & MASK)
+
+
+def bounded(r: int, n: int) -> int:
+    return ((r >> 33) * n) >> 31
+
+
+class Device:
+    """Trains a bundle. ``rows[r]`` maps active columns to values; ``step`` counts steps done."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.m: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
+        self.t: dict[str, Any] = self.m["training"]
+        table = load_file(bundle / "table.safetensors")
+        ptr, cols, vals = table["row_ptr"].tolist(), table["cols"].tolist(), table["vals"]
+        self.rows = [
+            {cols[k]: vals[k] for k in range(ptr[r], ptr[r + 1])} for r in range(len(ptr) - 1)
+        ]
+        pairs = load_file(bundle / "interactions.safetensors")
+        self.log = list(zip(pairs["log_users"].tolist(), pairs["log_items"].tolist(), strict=True))
+        seen_ptr, seen = pairs["seen_ptr"].tolist(), pairs["seen_items"].tolist()
+        self.liked = [set(seen[a:b]) for a, b in pairwise(seen_ptr)]
+        for user, item in self.log:
+            self.liked[user].add(item)
+        self.run = verify.load((bundle / "step.pte").read_bytes())
+        self.step = 0
+        self.sampled: list[int] = []
+        self.sums: dict[int, np.ndarray] = {}
+        self.exchanges: list[int] = []
+
+    def slots(self) -> list[int]:
+        """Draw the batch: rows of users, of positives, of negatives."""
+        seed, tries = self.t["seed"], self.t["negative_tries"]
+        users, positives, negatives = [], [], []
+        for b in range(self.t["batch_size"]):
+            user, item = self.log[bounded(draw(seed, 0, self.step, b), len(self.log))]
+            for t in range(tries):
+                r = draw(seed, 1, self.step, b * tries + t)
+                negative = bounded(r, self.m["known_items"])
+                if negative not in self.liked[user]:
+                    break
+            users.append(user)
+            positives.append(self.m["num_users"] + item)
+            negatives.append(self.m["num_users"] + negative)
+        return users + positives + negatives
+
+    def begin_window(self) -> None:
+        size = max(1, math.floor(self.t["sampled_fraction"] * len(self.rows) + 0.5))
+        chosen: list[int] = []
+        for i in range(16 * size):
+            r = draw(self.t["seed"], 2, self.step // self.t["window"], i)
+            user, item = self.log[bounded(r, len(self.log))]
+            for row in (user, self.m["num_users"] + item):
+                if row not in chosen and len(chosen) < size:
+                    chosen.append(row)
+        self.sampled = sorted(chosen)
+        self.sums = {row: np.zeros(self.m["dim"], np.float32) for row in self.sampled}
+
+    def run_step(self) -> float:
+        if self.step % self.t["window"] == 0:
+            self.begin_window()
+        slots = self.slots()
+        dim = self.m["dim"]
+        tile, mask = np.zeros((2, len(slots), dim), np.float32)
+        sampled = np.zeros((len(slots), 1), np.float32)
+        for slot, row in enumerate(slots):
+            for col, value in self.rows[row].items():
+                tile[slot, col], mask[slot, col] = value, 1
+            sampled[slot] = row in self.sums
+        weight = np.ones(len(slots) // 3, np.float32)
+        loss, grads = self.run("gradients", *map(torch.from_numpy, (tile, mask, sampled, weight)))
+        summed: dict[int, np.ndarray] = {}
+        for slot, row in enumerate(slots):
+            summed.setdefault(row, np.zeros(dim, np.float32))
+            summed[row] += grads[slot].numpy()
+        self.update(summed)
+        for row in summed.keys() & self.sums.keys():
+            self.sums[row] += summed[row]
+        self.end_window()
+        self.step += 1
+        return float(loss)
+
+    def update(self, summed: dict[int, np.ndarray]) -> None:
+        step_info = self.m["programs"]["step"]["methods"]["update"]
+        (chunk,) = step_info["inputs"][0]["shape"]
+        entries = [(row, col) for row in summed for col in sorted(self.rows[row])]
+        lr = torch.tensor([self.t["learning_rate"]], dtype=torch.float32)
+        for start in range(0, len(entries), chunk):
+            part = entries[start : start + chunk]
+            vals, grads = np.zeros((2, chunk), np.float32)
+            vals[: len(part)] = [self.rows[row][col] for row, col in part]
+            grads[: len(part)] = [summed[row][col] for row, col in part]
+            (new,) = self.run("update", torch.from_numpy(vals), torch.from_numpy(grads), lr)
+            for (row, col), value in zip(part, new.numpy(), strict=False):
+                self.rows[row][col] = value
+
+    def end_window(self) -> None:
+        done, end = self.step + 1, self.t["exchange_stop"] * self.t["steps"]
+        if done % self.t["window"] or done >= end:
+            return
+        f = self.t["exchange_fraction"] / 2 * (1 + math.cos(math.pi * done / end))
+        active = sum(len(self.rows[row]) for row in self.sampled)
+        grow = sorted(
+            (-abs(self.sums[row][col]), row, col)
+            for row in self.sampled
+            for col in range(self.m["dim"])
+            if col not in self.rows[row] and self.sums[row][col] != 0
+        )
+        left = {row: len(self.rows[row]) for row in self.sampled}
+        drop = []
+        weakest = sorted(
+            (abs(value), r, col) for r in self.sampled for col, value in self.rows[r].items()
+        )
+        for _, row, col in weakest:
+            if left[row] > self.m["floor"]:
+                left[row] -= 1
+                drop.append((row, col))
+        n = min(math.floor(f * active), len(grow), len(drop))
+        for row, col in drop[:n]:
+            del self.rows[row][col]
+        for _, row, col in grow[:n]:
+            self.rows[row][col] = np.float32(0)
+        self.exchanges.append(n)

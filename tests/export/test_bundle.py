@@ -1,0 +1,232 @@
+"""Bundles are written whole, and damage of any kind is one error that names file and field."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from export.build import Built
+from export.bundle import bundle_id, file_infos, read_manifest, verify_bundle, write_bundle
+from export.manifest import FILES
+from pipeline.run import TrainedRun
+from sparserec.errors import SparseRecError
+
+Arrays = dict[str, np.ndarray]
+
+
+def rehash(bundle: Path, name: str) -> None:
+    """Make the manifest agree with a file that was changed, so that its content is looked at."""
+    path = bundle / "manifest.json"
+    value = json.loads(path.read_text())
+    data = (bundle / name).read_bytes()
+    value["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    path.write_text(json.dumps(value))
+
+
+def change_tensors(bundle: Path, name: str, change: Callable[[Arrays], Any]) -> None:
+    arrays = load_file(bundle / name)
+    change(arrays)
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, bundle / name)
+    rehash(bundle, name)
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {name: (bundle / name).read_bytes() for name in FILES}
+
+
+def test_round_trip(built: Built, run: TrainedRun) -> None:
+    assert verify_bundle(built.path) == read_manifest(built.path) == built.manifest
+    assert sorted(path.name for path in built.path.iterdir()) == sorted((*FILES, "manifest.json"))
+    table = load_file(built.path / "table.safetensors")
+    manifest = built.manifest
+    assert {name: str(array.dtype) for name, array in table.items()} == {
+        "row_ptr": "int32",
+        "cols": "uint8",
+        "vals": "float32",
+    }
+    assert len(table["row_ptr"]) == manifest.num_users + manifest.num_items + 1
+    users_end = run.table.row_ptr[run.table.num_users]
+    np.testing.assert_array_equal(table["vals"][:users_end], run.table.vals[:users_end])
+    first_item = int(table["row_ptr"][manifest.num_users])
+    items = run.table.vals[users_end:]
+    np.testing.assert_array_equal(table["vals"][first_item : first_item + len(items)], items)
+
+
+def test_newcomers_of_the_log_are_assigned(built: Built, run: TrainedRun) -> None:
+    assert run.split.num_items > run.split.known_items
+    assert built.manifest.known_items == run.split.num_items
+    ids = load_file(built.path / "ids.safetensors")
+    offsets = ids["items_offsets"]
+    last = ids["items_utf8"].tobytes()[offsets[-2] : offsets[-1]].decode()
+    assert last == run.split.item_ids[-1]
+    assert len(offsets) == built.manifest.known_items + 1
+
+
+def test_the_id_follows_the_content(built: Built) -> None:
+    files = contents(built.path)
+    assert built.manifest.bundle_id.startswith("tiny-mf-d8-40pct-")
+    infos = file_infos(files)
+    same = bundle_id("tiny", "mf", 8, 0.4, infos)
+    assert same == built.manifest.bundle_id
+    files["golden.json"] += b"\n"
+    assert bundle_id("tiny", "mf", 8, 0.4, file_infos(files)) != same
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_cut_and_grown_files(bundle: Path, name: str) -> None:
+    path, data = bundle / name, (bundle / name).read_bytes()
+    for wrong in (data[: len(data) // 2], b"", data + b"\0"):
+        path.write_bytes(wrong)
+        with pytest.raises(SparseRecError, match=f"{name}: has {len(wrong)} bytes, the manifest"):
+            verify_bundle(bundle)
+    path.unlink()
+    with pytest.raises(SparseRecError, match=f"{name}: No such file"):
+        verify_bundle(bundle)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), name=st.sampled_from(FILES))
+def test_any_flipped_bit_is_found(
+    bundle: Path, built: Built, data: st.DataObject, name: str
+) -> None:
+    content = bytearray((built.path / name).read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    (bundle / name).write_bytes(content)
+    try:
+        with pytest.raises(SparseRecError, match=f"{name}: damaged; its SHA-256"):
+            verify_bundle(bundle)
+    finally:
+        shutil.copy(built.path / name, bundle / name)
+
+
+def test_no_manifest_is_no_bundle(bundle: Path) -> None:
+    (bundle / "manifest.json").unlink()
+    with pytest.raises(SparseRecError, match=r"has no manifest\.json, so it is not a bundle"):
+        verify_bundle(bundle)
+    with pytest.raises(SparseRecError, match="there is no such folder"):
+        verify_bundle(bundle / "elsewhere")
+    with pytest.raises(SparseRecError, match="is a file"):
+        verify_bundle(bundle / "step.pte")
+
+
+def _set(name: str, index: int, value: float) -> Callable[[Arrays], None]:
+    def change(arrays: Arrays) -> None:
+        arrays[name][index] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("table", lambda a: a.update(row_ptr=a["row_ptr"].astype(np.int64)), "row_ptr: is int64"),
+        ("table", lambda a: a.update(vals=a["vals"].astype(np.float16)), "vals: is float16"),
+        ("table", lambda a: a.update(cols=a["cols"][None]), "cols: is uint8 .*, not uint8"),
+        ("table", lambda a: a.pop("cols"), "cols: is missing"),
+        ("table", lambda a: a.update(vals=a["vals"][:-1]), "vals: has .* elements, not"),
+        ("table", _set("row_ptr", 0, 1), "row_ptr: does not rise from 0"),
+        ("table", _set("row_ptr", 2, -1), "row_ptr: does not rise from 0"),
+        ("table", _set("cols", -1, 8), "cols: holds a column that is not below dim = 8"),
+        ("table", _set("cols", 1, 0), "cols: does not increase strictly"),
+        ("table", _set("vals", 3, np.nan), "vals: holds a value that is not finite"),
+        ("interactions", _set("log_users", 0, 10**6), "log_users: holds an index outside"),
+        ("interactions", _set("later_items", 0, -1), "later_items: holds an index outside"),
+        ("interactions", _set("seen_ptr", -1, 0), "seen_ptr: does not rise"),
+        (
+            "interactions",
+            lambda a: a.update(log_users=a["log_users"][:0], log_items=a["log_items"][:0]),
+            "log_users: is empty",
+        ),
+        (
+            "interactions",
+            lambda a: a.update(log_items=a["log_items"][:-1]),
+            "log_items: has .* elements, not",
+        ),
+        (
+            "interactions",
+            lambda a: [
+                a[f"later_{kind}"].__setitem__(0, a[f"log_{kind}"][0])
+                for kind in ("users", "items")
+            ],
+            "log_items: a pair occurs twice",
+        ),
+        ("ids", _set("items_utf8", 0, 0xFF), "items_utf8: is not UTF-8"),
+        ("ids", _set("users_offsets", 1, 10**9), "users_offsets: does not rise"),
+    ],
+)
+def test_contents_that_do_not_fit(
+    bundle: Path, file: str, change: Callable[[Arrays], Any], message: str
+) -> None:
+    change_tensors(bundle, f"{file}.safetensors", change)
+    with pytest.raises(SparseRecError, match=rf"{file}\.safetensors: {message}"):
+        verify_bundle(bundle)
+
+
+def test_too_few_entries_in_a_row(bundle: Path) -> None:
+    def change(arrays: Arrays) -> None:
+        arrays["row_ptr"][1] = 1
+
+    change_tensors(bundle, "table.safetensors", change)
+    with pytest.raises(SparseRecError, match="row_ptr: row 0 has fewer than floor = 2 entries"):
+        verify_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x10\0\0\0FT01", r"step\.pte: this is a \.ptd"),
+        (b"PK\x03\x04abcdefgh", r"step\.pte: not an ExecuTorch program"),
+    ],
+)
+def test_a_program_that_is_none(bundle: Path, content: bytes, message: str) -> None:
+    (bundle / "step.pte").write_bytes(content)
+    rehash(bundle, "step.pte")
+    with pytest.raises(SparseRecError, match=message):
+        verify_bundle(bundle)
+
+
+def test_golden_losses_that_are_cut(bundle: Path) -> None:
+    golden = json.loads((bundle / "golden.json").read_text())
+    golden["losses"].pop()
+    (bundle / "golden.json").write_text(json.dumps(golden))
+    rehash(bundle, "golden.json")
+    with pytest.raises(SparseRecError, match=r"golden\.json: losses: has .* values for .* steps"):
+        verify_bundle(bundle)
+
+
+def test_a_bundle_is_replaced_whole(built: Built, tmp_path: Path) -> None:
+    out, files = tmp_path / "deep" / "bundle", contents(built.path)
+    write_bundle(out, built.manifest, files)
+    (out / "leftover").write_text("of an earlier bundle")
+    write_bundle(out, built.manifest, files)
+    assert not (out / "leftover").exists()
+    assert verify_bundle(out) == built.manifest
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+
+
+def test_a_failed_write_leaves_the_old_bundle(built: Built, bundle: Path) -> None:
+    wrong = replace(built.manifest, nnz=built.manifest.nnz + 1)
+    with pytest.raises(SparseRecError, match="does not rise"):
+        write_bundle(bundle, wrong, contents(built.path))
+    assert verify_bundle(bundle) == built.manifest
+
+
+def test_other_folders_are_not_overwritten(built: Built, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SparseRecError, match="is there and is not a bundle"):
+        write_bundle(tmp_path, built.manifest, contents(built.path))
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -1,0 +1,92 @@
+"""The command line: what it prints, how it fails, and what it must not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from export.build import Built, build
+from export.bundle import read_manifest
+from pipeline.evaluate import Quality
+from pipeline.fit import Fitted
+from pipeline.incremental import Incremental
+from pipeline.run import TrainedRun, save_run
+from sparserec.cli import app
+from sparserec.errors import SparseRecError
+
+
+@pytest.fixture
+def run_folder(run: TrainedRun, tmp_path: Path) -> Path:
+    cutoffs = dict.fromkeys((5, 10, 20), 0.5)
+    quality = Quality(cutoffs, cutoffs, np.arange(3), {})
+    save_run(
+        tmp_path / "run", "tiny", "0" * 64, run.recipe, run.split, Fitted(run.table, 1, [], quality)
+    )
+    return tmp_path / "run"
+
+
+def test_export_of_a_saved_run(run_folder: Path) -> None:
+    options = "--batch-size 4 --learning-rate 0.5 --l2 0.125 --steps 30 --window 7 --seed 9"
+    spare = ["--spare-users", "3", "--spare-items", "20"]
+    result = CliRunner().invoke(app, ["export", str(run_folder), *options.split(), *spare])
+    assert result.exit_code == 0, result.output
+    manifest = read_manifest(run_folder / "bundle")
+    training = manifest.training
+    assert (training.batch_size, training.steps, training.window, training.seed) == (4, 30, 7, 9)
+    assert (training.learning_rate, training.l2) == (0.5, 0.125)
+    assert manifest.num_users == 40 + 3
+    assert manifest.bundle_id in result.output
+    assert "max abs error" in result.output
+
+
+def test_inspect_shows_what_is_inside(built: Built) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(built.path)], terminal_width=120)
+    assert result.exit_code == 0, result.output
+    for text in (built.manifest.bundle_id, "gradients", "learning_rate", "aten::topk.values"):
+        assert text in result.output
+    assert f"{built.manifest.nnz:,} active entries" in result.output
+    assert "every size, SHA-256 and content is as the manifest says" in result.output
+
+
+def test_a_corrupt_bundle_is_one_clear_error(bundle: Path) -> None:
+    (bundle / "step.pte").write_bytes(b"")
+    code = "from sparserec.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "inspect", str(bundle)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    error, fix = result.stderr.splitlines()
+    assert error.startswith(f"error: {bundle / 'step.pte'}: has 0 bytes, the manifest says ")
+    assert fix.startswith("fix: export the bundle again")
+
+
+def test_inspect_needs_no_torch(built: Built) -> None:
+    code = (
+        "import sys; from pathlib import Path; from export.commands import inspect;"
+        f"inspect(Path({str(built.path)!r})); assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_run_without_a_log(run: TrainedRun, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from pipeline.data.split import Pairs
+
+    nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
+    empty = replace(run, split=replace(run.split, log=nothing))
+    with pytest.raises(SparseRecError, match="the split of tiny has no log interactions"):
+        build(empty, tmp_path / "bundle", Incremental())
+    assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,154 @@
+"""manifest.json: read back as written; anything else is one error that names file and field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from export import manifest
+from export.build import Built
+from sparserec.errors import SparseRecError
+
+Json = dict[str, Any]
+
+
+def edit(bundle: Path, change: Callable[[Json], None]) -> Path:
+    path = bundle / "manifest.json"
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_round_trip(built: Built) -> None:
+    assert manifest.read(built.path / "manifest.json") == built.manifest
+
+
+def test_fields_are_those_of_the_formats_page(built: Built) -> None:
+    page = (Path(__file__).parents[2] / "docs/formats.md").read_text()
+    example = json.loads(page.split("### 1.5")[1].split("```json")[1].split("```")[0])
+    value = json.loads((built.path / "manifest.json").read_text())
+    assert list(value) == list(example)
+    for part in ("training", "producer", "provenance"):
+        assert list(value[part]) == list(example[part])
+    method = example["programs"]["step"]["methods"]["gradients"]
+    assert list(value["programs"]["step"]["methods"]["gradients"]) == list(method)
+    assert list(value["programs"]["step"]["methods"]["gradients"]["inputs"][0]) == list(
+        method["inputs"][0]
+    )
+
+
+def test_unknown_schema(bundle: Path) -> None:
+    path = edit(bundle, lambda value: value.update(schema_version=2))
+    with pytest.raises(SparseRecError, match=r"manifest\.json: schema_version: 2, but") as caught:
+        manifest.read(path)
+    assert "version of sparserec that wrote the bundle" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", "a\\b", "/etc/passwd", "..", ".", "", "C:x", "manifest.json", "é", "a\n"],
+)
+def test_a_file_name_that_leads_elsewhere(bundle: Path, name: str) -> None:
+    entry = {"sha256": "0" * 64, "bytes": 1}
+    path = edit(bundle, lambda value: value["files"].update({name: entry}))
+    with pytest.raises(SparseRecError, match=r"manifest\.json: files: .* is not a plain file name"):
+        manifest.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("nnz"), "nnz: is missing"),
+        (lambda v: v.update(dim="64"), 'dim: is "64", not a whole number'),
+        (lambda v: v.update(dim=True), "dim: is true, not a whole number"),
+        (lambda v: v.update(dim=257), r"dim: is 257, outside \[1, 256\]"),
+        (lambda v: v.update(known_users=10**6), "known_users: is 1000000, outside"),
+        (lambda v: v["training"].update(window=0), r"training\.window: is 0, outside"),
+        (lambda v: v["training"].update(l2=None), r"training\.l2: is null, not a number"),
+        (lambda v: v["training"].update(l2=10**400), r"training\.l2: is not a finite number"),
+        (lambda v: v.update(files=[]), "files: is .*, not an object"),
+        (lambda v: v["files"].pop("step.pte"), r"files\.step\.pte: is missing"),
+        (
+            lambda v: v["files"]["step.pte"].update(sha256="AB"),
+            r"files\.step\.pte\.sha256: is not a SHA-256",
+        ),
+        (lambda v: v["programs"].pop("score"), r"programs\.score: is missing"),
+        (
+            lambda v: v["programs"]["step"]["methods"].pop("update"),
+            r"programs\.step\.methods\.update: is missing",
+        ),
+        (
+            lambda v: v["programs"]["step"].update(file="other.pte"),
+            r"programs\.step\.file: other\.pte is not in files",
+        ),
+        (
+            lambda v: v["programs"]["step"]["methods"]["update"]["inputs"][1].update(
+                shape=[1, "x"]
+            ),
+            r"programs\.step\.methods\.update\.inputs\[1\]\.shape\[1\]: is \"x\"",
+        ),
+    ],
+)
+def test_wrong_fields_are_named(bundle: Path, change: Callable[[Json], None], message: str) -> None:
+    path = edit(bundle, change)
+    with pytest.raises(SparseRecError, match=r"manifest\.json: " + message):
+        manifest.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", '{"schema_version": NaN}'])
+def test_not_a_manifest(bundle: Path, text: str) -> None:
+    (bundle / "manifest.json").write_text(text)
+    with pytest.raises(SparseRecError, match=r"manifest\.json: "):
+        manifest.read(bundle / "manifest.json")
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) of a JSON value."""
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
+    for key in list(keys):
+        yield value, key
+        yield from _places(value[key])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), wrong=json_values, remove=st.booleans())
+def test_any_change_is_accepted_or_explained(
+    bundle: Path, built: Built, data: st.DataObject, wrong: Any, remove: bool
+) -> None:
+    value = json.loads(built.manifest.to_json())
+    container, key = data.draw(st.sampled_from(list(_places(value))))
+    if remove:
+        del container[key]
+    else:
+        container[key] = wrong
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(value))
+    error = _complaint(path)
+    assert error is None or (str(path) in error.message and error.fix)
+
+
+def _complaint(path: Path) -> SparseRecError | None:
+    """What is wrong with the manifest; any other exception is a failure."""
+    try:
+        manifest.read(path)
+    except SparseRecError as error:
+        return error
+    return None

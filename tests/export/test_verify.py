@@ -1,0 +1,63 @@
+"""The comparison before a bundle is written finds what it is there to find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from export import verify
+from export.build import make_program
+from export.methods import Method
+from export.score import score_methods
+from export.step import step_methods
+from sparserec.errors import SparseRecError
+
+L2 = 0.1
+
+
+@pytest.fixture(scope="module")
+def methods() -> dict[str, Method]:
+    return step_methods(4, 6, L2, 256)
+
+
+def test_a_right_program_passes(methods: dict[str, Method]) -> None:
+    program = make_program("step.pte", methods, verify.step_references(L2))
+    assert set(program.max_abs_errors) == {"gradients", "update"}
+    assert all(0 <= error < 1e-5 for error in program.max_abs_errors.values())
+
+
+def test_a_wrong_penalty_is_found(methods: dict[str, Method]) -> None:
+    with pytest.raises(SparseRecError, match="gradients: the exported program differs"):
+        make_program("step.pte", methods, verify.step_references(L2 + 0.01))
+
+
+def test_a_gradient_outside_the_mask_is_found(methods: dict[str, Method]) -> None:
+    leaky = methods["gradients"]
+
+    def function(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        rows, mask, sampled, weight = inputs
+        return leaky.function(rows, mask, torch.ones_like(sampled), weight)
+
+    wrong = methods | {"gradients": replace(leaky, function=function)}
+    with pytest.raises(SparseRecError, match="gradients: the exported program differs"):
+        make_program("step.pte", wrong, verify.step_references(L2))
+
+
+def test_nan_is_found(methods: dict[str, Method]) -> None:
+    update = replace(methods["update"], function=lambda v, g, lr: ((v - lr * g) / (lr - lr),))
+    with pytest.raises(SparseRecError, match="update: the exported program differs"):
+        make_program("step.pte", {"update": update}, verify.step_references(L2))
+
+
+def test_wrong_indices_are_found() -> None:
+    right = score_methods(64, 4)["score"]
+
+    def function(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values, indices = right.function(*inputs)
+        return values, 63 - indices
+
+    methods = {"score": replace(right, function=function)}
+    with pytest.raises(SparseRecError, match="score: the exported program differs"):
+        make_program("score.pte", methods, verify.score_references())
