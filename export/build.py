@@ -76,7 +76,7 @@ def build(
         out: a folder that is not there, is empty, or is a bundle to replace.
         recipe: what the device does; its ``floor`` is taken from the run.
         steps: length of the device's run; None takes the recipe's passes over the log.
-        spare_users: rows to add to the host's; None adds 2%, at least 8.
+        spare_users: free rows for users yet to come; None takes 2%, at least 8.
         spare_items: likewise.
         progress: gets the stages.
 
@@ -94,8 +94,8 @@ def build(
             )
     recipe = replace(recipe, floor=run.recipe.step.floor)
     steps = recipe.steps(len(split.log)) if steps is None else steps
-    num_users = layout.capacity("users", run.table.num_users, split.num_users, spare_users)
-    num_items = layout.capacity("items", run.table.num_items, split.num_items, spare_items)
+    num_users = layout.capacity(split.num_users, spare_users)
+    num_items = layout.capacity(split.num_items, spare_items)
     table = layout.with_spare_rows(run.table, num_users, num_items, recipe.floor)
 
     progress("export: lowering and checking step.pte", 0, STAGES)

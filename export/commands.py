@@ -21,9 +21,7 @@ def export(
     ] = None,
     spare_users: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Rows for users the host has not seen.  [default: 2%, at least 8]"
-        ),
+        typer.Option(min=0, help="Free rows for users yet to come.  [default: 2%, at least 8]"),
     ] = None,
     spare_items: Annotated[int | None, typer.Option(min=0, help="Likewise for items.")] = None,
     batch_size: Annotated[

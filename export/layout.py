@@ -11,32 +11,20 @@ from numpy.typing import NDArray
 from pipeline.data.split import Pairs, Split
 from pipeline.sampling import join
 from pipeline.table import PackedTable
-from sparserec.errors import SparseRecError
 
 LEAST_SPARE, SPARE_FRACTION = 8, 0.02
 
 
-def capacity(what: str, trained: int, assigned: int, spare: int | None) -> int:
+def capacity(assigned: int, spare: int | None) -> int:
     """Decide how many rows the bundle has for users, or for items.
 
     Args:
-        what: ``users`` or ``items``, for the error.
-        trained: rows of the host's table.
-        assigned: of the host's table and of the newcomers in the device's log.
-        spare: rows to add to the host's; None adds 2%, at least 8, and enough for the newcomers.
-
-    Raises:
-        SparseRecError: if ``spare`` is too small for the newcomers.
+        assigned: those of the host's table and the newcomers in the device's log.
+        spare: free rows beside them; None takes 2%, at least 8.
     """
-    newcomers = assigned - trained
     if spare is None:
-        spare = max(LEAST_SPARE, math.ceil(SPARE_FRACTION * trained), newcomers)
-    if spare < newcomers:
-        raise SparseRecError(
-            f"--spare-{what} {spare}: the log brings {newcomers} new {what}",
-            f"give at least {newcomers}, or leave the option out",
-        )
-    return trained + spare
+        spare = max(LEAST_SPARE, math.ceil(SPARE_FRACTION * assigned))
+    return assigned + spare
 
 
 def with_spare_rows(table: PackedTable, num_users: int, num_items: int, floor: int) -> PackedTable:
