@@ -82,6 +82,7 @@ def fit(
     split: Split,
     checkpoint: Path | None = None,
     progress: report.Progress = report.silent,
+    start: PackedTable | None = None,
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -90,13 +91,14 @@ def fit(
         split: train and validation parts are the host's; the test part is looked at once, last.
         checkpoint: written after each epoch and on Ctrl-C; resumed from if it is there.
         progress: gets epochs done, with the last validation Recall@20.
+        start: what ``initial_table`` gives for this recipe, if the caller has it already.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
         SparseRecError: if the checkpoint is damaged or of another run.
     """
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    trainer, steps_per_epoch = _trainer(recipe, split)
+    trainer, steps_per_epoch = _trainer(recipe, split, start or initial_table(recipe, split))
     fingerprint = _fingerprint(recipe, split)
     state = Progress()
     if checkpoint is not None and checkpoint.exists():
@@ -119,7 +121,7 @@ def fit(
     return Fitted(state.best.table, state.best.epoch, state.history, test)
 
 
-def _trainer(recipe: Recipe, split: Split) -> tuple[Trainer, int]:
+def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
     known = split.known_items
     sampler = TripleSampler.of(split.train, None, known, known, recipe.seed)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
@@ -131,7 +133,7 @@ def _trainer(recipe: Recipe, split: Split) -> tuple[Trainer, int]:
             recipe.exchange_fraction,
             recipe.exchange_stop,
         )
-    return Trainer(initial_table(recipe, split), sampler, recipe.step, schedule), steps_per_epoch
+    return Trainer(start.copy(), sampler, recipe.step, schedule), steps_per_epoch
 
 
 def _end_epoch(trainer: Trainer, split: Split, state: Progress, steps: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Split, temporal_split
 from pipeline.data.synthetic import generate
-from pipeline.fit import Fitted, fit
+from pipeline.fit import Fitted, fit, initial_table
 from pipeline.fit import _trainer as trainer_of
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_trained_again(
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(split: Split, tmp_path: Path) -> None:
-    trainer, _ = trainer_of(small(), split)
+    trainer, _ = trainer_of(small(), split, initial_table(small(), split))
     path = tmp_path / "checkpoint.safetensors"
     save_checkpoint(path, "one", trainer, Progress())
     with pytest.raises(SparseRecError, match="another recipe"):
