@@ -1,0 +1,91 @@
+"""What the virtual device is, apart from its connections: files, properties, log and harness."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from device_bench.virtual.files import DeviceFiles
+from device_bench.virtual.harness import Harness
+
+MODEL = "SparseRec Virtual Device"
+
+
+class Log:
+    """The device's log: the newest lines, in ``logcat -v threadtime`` form."""
+
+    def __init__(self, capacity: int = 2000) -> None:
+        self._lines: deque[str] = deque(maxlen=capacity)
+        self._lock = threading.Lock()
+
+    def add(self, tag: str, text: str, pid: int | None = None) -> None:
+        """Append ``text``, one entry for each of its lines."""
+        number = os.getpid() if pid is None else pid
+        now = time.time()
+        stamp = time.strftime("%m-%d %H:%M:%S", time.localtime(now)) + f".{now % 1 * 1000:03.0f}"
+        with self._lock:
+            for line in text.splitlines() or [""]:
+                self._lines.append(f"{stamp} {number:5d} {number:5d} I {tag}: {line}")
+
+    def lines(self) -> list[str]:
+        """The lines kept, oldest first."""
+        with self._lock:
+            return list(self._lines)
+
+    def clear(self) -> None:
+        """Forget every line."""
+        with self._lock:
+            self._lines.clear()
+
+
+class Device:
+    """The state that all connections and commands share."""
+
+    def __init__(
+        self,
+        files: DeviceFiles,
+        harness: Harness,
+        log: Log,
+        authorized_keys: Sequence[RSAPublicKey],
+        serial: str,
+    ) -> None:
+        self.files = files
+        self.harness = harness
+        self.log = log
+        self.authorized_keys = authorized_keys
+        self.properties = _properties(serial)
+
+    def banner(self, features: Sequence[str]) -> bytes:
+        """What the device says of itself when a client connects."""
+        names = ("ro.product.name", "ro.product.model", "ro.product.device")
+        properties = "".join(f"{name}={self.properties[name]};" for name in names)
+        return f"device::{properties}features={','.join(features)}".encode()
+
+
+def _properties(serial: str) -> dict[str, str]:
+    """The properties ``getprop`` shows; ``ro.sparserec.virtual`` marks this device for clients."""
+    machine = platform.machine().lower()
+    abi = {"amd64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}.get(machine, machine)
+    return {
+        "ro.build.characteristics": "virtual",
+        "ro.build.type": "user",
+        "ro.build.version.release": "14",
+        "ro.build.version.sdk": "34",
+        "ro.kernel.qemu": "0",
+        "ro.product.brand": "SparseRec",
+        "ro.product.cpu.abi": abi,
+        "ro.product.cpu.abilist": abi,
+        "ro.product.device": "sparserec_virtual",
+        "ro.product.manufacturer": "SparseRec",
+        "ro.product.model": MODEL,
+        "ro.product.name": "sparserec_virtual",
+        "ro.serialno": serial,
+        "ro.sparserec.virtual": "1",
+        "sys.boot_completed": "1",
+    }
