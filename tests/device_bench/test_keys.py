@@ -1,0 +1,58 @@
+"""Key files: modes, reuse, and a public half that the device's own reader accepts."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from device_bench import keys
+from device_bench.virtual.auth import parse_public_key
+from sparserec.errors import SparseRecError
+
+
+def test_new_key_is_private_and_its_halves_fit(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        key = keys.ensure_key(tmp_path / "new" / "adbkey")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    private = load_pem_private_key(key.read_bytes(), None)
+    public = parse_public_key(keys.public(key).read_bytes())
+    assert public.public_numbers() == private.public_key().public_numbers()
+
+
+def test_existing_key_is_kept_and_its_public_half_restored(tmp_path: Path) -> None:
+    key = keys.ensure_key(tmp_path / "adbkey")
+    private, public = key.read_bytes(), keys.public(key).read_bytes()
+    keys.public(key).unlink()
+    keys.ensure_key(key)
+    assert (key.read_bytes(), keys.public(key).read_bytes()) == (private, public)
+    assert sorted(path.name for path in tmp_path.glob("*adbkey*")) == ["adbkey", "adbkey.pub"]
+
+
+def test_processes_at_the_same_time_agree(tmp_path: Path) -> None:
+    path = tmp_path / "adbkey"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: keys.ensure_key(path), range(4)))
+    private = load_pem_private_key(path.read_bytes(), None)
+    public = parse_public_key(keys.public(path).read_bytes())
+    assert public.public_numbers() == private.public_key().public_numbers()
+
+
+def test_damaged_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "adbkey"
+    path.write_text("not a key")
+    with pytest.raises(SparseRecError, match=str(path)):
+        keys.ensure_key(path)
+
+
+def test_virtual_key_leaves_the_users_alone(tmp_path: Path) -> None:
+    keys.virtual_key()
+    assert not keys.user_key_path().exists()
+    assert keys.state_dir() == tmp_path / "state" / "sparserec"
