@@ -1,0 +1,83 @@
+package org.sparserec.harness
+
+import java.io.IOException
+import java.nio.ByteBuffer
+import java.nio.file.Files
+import java.nio.file.Path
+
+/** A bundle whose every file has the size and the hash that its manifest names. */
+class Bundle private constructor(
+    private val directory: Path,
+    val manifest: Manifest,
+    val manifestSha256: String,
+) {
+    /** The path of a program's file. */
+    fun program(name: String): Path = directory.resolve(manifest.programs.getValue(name).file)
+
+    fun golden(): Golden = directory.resolve(GOLDEN).let {
+        Golden.parse(it.toString(), Files.readAllBytes(it))
+    }
+
+    fun interactions(): Interactions =
+        Interactions.read(Safetensors.open(directory.resolve(INTERACTIONS)), manifest)
+
+    /** Maps the table afresh: changes to it stay in memory. */
+    fun table(): PackedTable = directory.resolve(TABLE).let {
+        PackedTable.read(it.toString(), Safetensors.open(it), manifest)
+    }
+
+    companion object {
+        private const val MANIFEST = "manifest.json"
+        private const val TABLE = "table.safetensors"
+        private const val INTERACTIONS = "interactions.safetensors"
+        private const val GOLDEN = "golden.json"
+        private const val MAX_MANIFEST_BYTES = 16L shl 20
+        private val PROGRAMS = listOf("step", "score")
+
+        fun open(directory: Path): Bundle {
+            val path = directory.resolve(MANIFEST)
+            val bytes = readManifest(path)
+            val manifest = Manifest.parse(path.toString(), bytes)
+            checkComplete(path, manifest)
+            for ((name, entry) in manifest.files) checkFile(directory.resolve(name), entry)
+            return Bundle(directory, manifest, sha256(listOf(ByteBuffer.wrap(bytes))))
+        }
+
+        private fun readManifest(path: Path): ByteArray = try {
+            if (Files.size(path) > MAX_MANIFEST_BYTES) {
+                throw HarnessError("$path: over $MAX_MANIFEST_BYTES bytes", EXPORT_AGAIN)
+            }
+            Files.readAllBytes(path)
+        } catch (error: IOException) {
+            throw HarnessError(
+                "bundle: $path cannot be read ($error), so this is not a bundle",
+                "give a directory that `sparserec export` wrote",
+            )
+        }
+
+        private fun checkComplete(path: Path, manifest: Manifest) {
+            PROGRAMS.find { it !in manifest.programs }?.let {
+                throw HarnessError("$path: programs: no $it", EXPORT_AGAIN)
+            }
+            val needed = listOf(TABLE, INTERACTIONS, GOLDEN) +
+                PROGRAMS.map { manifest.programs.getValue(it).file }
+            needed.find { it !in manifest.files }?.let {
+                throw HarnessError("$path: files: no $it", EXPORT_AGAIN)
+            }
+        }
+
+        private fun checkFile(path: Path, expected: Manifest.FileEntry) {
+            val problem = try {
+                val size = Files.size(path)
+                when {
+                    size != expected.bytes -> "$size bytes, the manifest says ${expected.bytes}"
+                    sha256(path) != expected.sha256 -> "SHA-256 differs from the manifest's"
+                    else -> return
+                }
+            } catch (error: IOException) {
+                "cannot be read ($error)"
+            }
+            throw HarnessError("$path: $problem", "copy the bundle again")
+        }
+    }
+}

@@ -1,0 +1,202 @@
+package org.sparserec.harness
+
+import org.pytorch.executorch.EValue
+import org.pytorch.executorch.ExecuTorchRuntime
+import org.pytorch.executorch.ExecutorchRuntimeException
+import org.pytorch.executorch.Module
+import org.pytorch.executorch.Tensor
+import java.nio.FloatBuffer
+import java.nio.LongBuffer
+
+/** The bundle's programs in ExecuTorch. This is the only file that knows its API. */
+class ExecuTorch private constructor(
+    private val modules: List<Module>,
+    val stepProgram: StepProgram,
+    val scoreProgram: ScoreProgram,
+) : AutoCloseable {
+    override fun close() = modules.forEach { it.close() }
+
+    /** One method with its inputs bound once: tensors on direct buffers share memory with them. */
+    private class Method(
+        private val module: Module,
+        private val name: String,
+        private val spec: Manifest.Method,
+    ) {
+        private val tensors = HashMap<String, EValue>()
+        private val inputs by lazy {
+            Array(spec.inputs.size) { tensors[spec.inputs[it].role] ?: unknown(spec.inputs[it]) }
+        }
+
+        init {
+            attempt("method $name cannot be loaded") { module.loadMethod(name) }
+        }
+
+        /** Makes the input of this role, which must have this shape, and returns its buffer. */
+        fun input(role: String, vararg shape: Int): FloatBuffer {
+            check("input", spec.inputs.find { it.role == role }, role, "float32", shape)
+            val sizes = LongArray(shape.size) { shape[it].toLong() }
+            val buffer = Tensor.allocateFloatBuffer(Math.toIntExact(Tensor.numel(sizes)))
+            tensors[role] = EValue.from(Tensor.fromBlob(buffer, sizes))
+            return buffer
+        }
+
+        /** The place among the outputs of the output of this role. */
+        fun output(role: String, dtype: String, vararg shape: Int): Int {
+            check("output", spec.outputs.find { it.role == role }, role, dtype, shape)
+            return spec.outputs.indexOfFirst { it.role == role }
+        }
+
+        fun run(): Array<EValue> = attempt("method $name failed") { module.execute(name, *inputs) }
+
+        private fun check(
+            kind: String,
+            found: Manifest.TensorSpec?,
+            role: String,
+            dtype: String,
+            shape: IntArray,
+        ) {
+            val wanted = shape.map { it.toLong() }
+            if (found?.dtype != dtype || found.shape != wanted) {
+                val shown = if (found == null) "none" else "${found.dtype} ${found.shape}"
+                throw HarnessError(
+                    "manifest.json: method $name: $kind of role $role: expected $dtype $wanted, " +
+                        "found $shown",
+                    UPDATE,
+                )
+            }
+        }
+
+        private fun unknown(input: Manifest.TensorSpec): Nothing = throw HarnessError(
+            "manifest.json: method $name: input ${input.name} has the unknown role ${input.role}",
+            UPDATE,
+        )
+    }
+
+    private class Step(module: Module, spec: Manifest.Program, dim: Int) : StepProgram {
+        private val gradientsMethod = Method(module, "gradients", spec.method("gradients"))
+        private val updateMethod = Method(module, "update", spec.method("update"))
+        private val chunk = spec.method("update").size("values")
+        override val batchSize = spec.method("gradients").size("weight")
+        override val rows = gradientsMethod.input("tile", 3 * batchSize, dim)
+        override val mask = gradientsMethod.input("mask", 3 * batchSize, dim)
+        override val sampled = gradientsMethod.input("sampled", 3 * batchSize, 1)
+        override val weight = gradientsMethod.input("weight", batchSize)
+        override val values = updateMethod.input("values", chunk)
+        override val gradient = updateMethod.input("gradient", chunk)
+        override val learningRate = updateMethod.input("learning_rate", 1)
+        private val loss = gradientsMethod.output("loss", "float32")
+        private val grads = gradientsMethod.output("gradient", "float32", 3 * batchSize, dim)
+        private val updatedValues = updateMethod.output("values", "float32", chunk)
+
+        override fun gradients(gradients: FloatArray): Float {
+            val outputs = gradientsMethod.run()
+            outputs[grads].toTensor().copyDataInto(FloatBuffer.wrap(gradients))
+            return outputs[loss].toTensor().dataAsFloatArray[0]
+        }
+
+        override fun update(updated: FloatArray) {
+            updateMethod.run()[updatedValues].toTensor().copyDataInto(FloatBuffer.wrap(updated))
+        }
+    }
+
+    private class Score(module: Module, spec: Manifest.Program, dim: Int) : ScoreProgram {
+        private val method = Method(module, "score", spec.method("score"))
+        override val chunk = spec.method("score").size("penalty")
+        override val top = spec.method("score").size("values")
+        override val user = method.input("user", 1, 1, dim)
+        override val items = method.input("items", 1, chunk, dim)
+        override val penalty = method.input("penalty", 1, chunk)
+        private val values = method.output("values", "float32", 1, top)
+        private val indices = method.output("indices", "int64", 1, top)
+
+        override fun score(values: FloatArray, indices: LongArray) {
+            val outputs = method.run()
+            outputs[this.values].toTensor().copyDataInto(FloatBuffer.wrap(values))
+            outputs[this.indices].toTensor().copyDataInto(LongBuffer.wrap(indices))
+        }
+    }
+
+    companion object {
+        private const val UPDATE = "use a harness of the sparserec version that exported the bundle"
+
+        /** Loads both programs, mapped, with [threads] threads each. */
+        fun load(bundle: Bundle, threads: Int): ExecuTorch {
+            try {
+                val operators = ExecuTorchRuntime.getRegisteredOps().toSet()
+                val backends = ExecuTorchRuntime.getRegisteredBackends().toSet()
+                bundle.manifest.programs.values.forEach { checkSupported(it, operators, backends) }
+            } catch (error: LinkageError) {
+                throw HarnessError(
+                    "the ExecuTorch library cannot be loaded ($error)",
+                    "on a desktop, run android_app/runtime/build.py and start bin/harness",
+                )
+            }
+            val programs = bundle.manifest.programs
+            val dim = bundle.manifest.dim
+            val step = module(bundle, "step", threads)
+            val score = module(bundle, "score", threads)
+            return ExecuTorch(
+                listOf(step, score),
+                Step(step, programs.getValue("step"), dim),
+                Score(score, programs.getValue("score"), dim),
+            )
+        }
+
+        private fun module(bundle: Bundle, name: String, threads: Int): Module =
+            attempt("${bundle.program(name)} cannot be loaded") {
+                Module.load(bundle.program(name).toString(), Module.LOAD_MODE_MMAP, threads)
+            }
+
+        private fun checkSupported(
+            program: Manifest.Program,
+            operators: Set<String>,
+            backends: Set<String>,
+        ) {
+            for ((name, method) in program.methods) {
+                val missing = (method.operators - operators) + (method.backends - backends)
+                if (missing.isNotEmpty()) {
+                    throw HarnessError(
+                        "${program.file}: method $name needs ${missing.joinToString()}, " +
+                            "which this ExecuTorch library does not have",
+                        "export without them, or use a library that has them",
+                    )
+                }
+            }
+        }
+    }
+}
+
+private fun Manifest.Program.method(name: String): Manifest.Method = methods[name]
+    ?: throw HarnessError("manifest.json: programs: $file has no method $name", EXPORT_AGAIN)
+
+/** The last dimension of the first tensor of this role, small enough to calculate with. */
+private fun Manifest.Method.size(role: String): Int {
+    val size = (inputs + outputs).find { it.role == role }?.shape?.lastOrNull()
+    if (size == null || size !in 1..MAX_SIZE) {
+        throw HarnessError("manifest.json: programs: role $role: has size $size", EXPORT_AGAIN)
+    }
+    return size.toInt()
+}
+
+private const val MAX_SIZE = 1L shl 24
+
+/** Turns ExecuTorch's numbered errors into what they mean and what to do. */
+private fun <T> attempt(problem: String, action: () -> T): T = try {
+    action()
+} catch (error: ExecutorchRuntimeException) {
+    val code = error.errorCode
+    val (name, fix) = ADVICE[code] ?: Pair("error", "see the error codes of ExecuTorch")
+    throw HarnessError("$problem: $name (0x${code.toString(16)}): ${error.detailedError}", fix)
+}
+
+/** Names from ExecuTorch's `runtime/core/error.h`. */
+private val ADVICE = mapOf(
+    0x10 to Pair("NotSupported", "check the shapes: they are fixed at export"),
+    0x12 to Pair("InvalidArgument", "export again: the program is no program, or of other inputs"),
+    0x14 to Pair("OperatorMissing", "export without this operator, or use a library that has it"),
+    0x20 to Pair("NotFound", "export the bundle again: a method or a backend is not there"),
+    0x21 to Pair("MemoryAllocationFailed", "use a smaller batch, or free memory on the device"),
+    0x22 to Pair("AccessFailed", "copy the bundle again, readable for this app"),
+    0x23 to Pair("InvalidProgram", "copy the bundle again; this is no program for this library"),
+    0x24 to Pair("InvalidExternalData", "export again with the weights inside the .pte"),
+)

@@ -1,0 +1,77 @@
+package org.sparserec.harness
+
+import java.io.IOException
+import java.nio.ByteBuffer
+import java.nio.channels.FileChannel
+import java.nio.file.Files
+import java.nio.file.Path
+import java.nio.file.StandardCopyOption.ATOMIC_MOVE
+import java.nio.file.StandardOpenOption.CREATE
+import java.nio.file.StandardOpenOption.READ
+import java.nio.file.StandardOpenOption.TRUNCATE_EXISTING
+import java.nio.file.StandardOpenOption.WRITE
+import java.security.MessageDigest
+
+private const val READ_BYTES = 1 shl 18
+
+/** SHA-256 of the bytes of [path] from [offset] on, in hexadecimal. */
+fun sha256(path: Path, offset: Long = 0): String {
+    val digest = MessageDigest.getInstance("SHA-256")
+    val buffer = ByteBuffer.allocateDirect(READ_BYTES)
+    FileChannel.open(path, READ).use { channel ->
+        channel.position(offset)
+        while (channel.read(buffer) >= 0) {
+            buffer.flip()
+            digest.update(buffer)
+            buffer.clear()
+        }
+    }
+    return hex(digest)
+}
+
+/** SHA-256 of all bytes of [parts], one after the other; their positions do not move. */
+fun sha256(parts: List<ByteBuffer>): String {
+    val digest = MessageDigest.getInstance("SHA-256")
+    parts.forEach { digest.update(whole(it)) }
+    return hex(digest)
+}
+
+/**
+ * Writes [parts] so that a reader meets the old file or the new one, whatever happens: `.part`
+ * beside it, synced, renamed, directory synced. A failure leaves the old file as it was.
+ */
+fun writeAtomically(path: Path, parts: List<ByteBuffer>) {
+    val part = path.resolveSibling("${path.fileName}.part")
+    try {
+        FileChannel.open(part, WRITE, CREATE, TRUNCATE_EXISTING).use { channel ->
+            for (bytes in parts.map { whole(it) }) {
+                while (bytes.hasRemaining()) channel.write(bytes)
+            }
+            channel.force(true)
+        }
+        Files.move(part, path, ATOMIC_MOVE)
+    } catch (error: IOException) {
+        Files.deleteIfExists(part)
+        throw error
+    }
+    syncDirectory(path.parent)
+}
+
+/** Makes renames and removals inside [directory] durable. */
+fun syncDirectory(directory: Path) {
+    FileChannel.open(directory, READ).use { it.force(true) }
+}
+
+/** Makes [path] and its parents, if they are not there. [what] names it in the error. */
+fun makeDirectory(path: Path, what: String) {
+    try {
+        Files.createDirectories(path)
+    } catch (error: IOException) {
+        throw HarnessError("$what: cannot make directory $path ($error)", "choose another one")
+    }
+}
+
+private fun whole(bytes: ByteBuffer): ByteBuffer = bytes.duplicate().apply { clear() }
+
+private fun hex(digest: MessageDigest): String =
+    digest.digest().joinToString("") { "%02x".format(it) }

@@ -1,0 +1,119 @@
+package org.sparserec.harness
+
+/** `manifest.json` of a bundle (docs/formats.md section 1.5): the parts that the harness needs. */
+class Manifest(
+    val bundleId: String,
+    val numUsers: Int,
+    val numItems: Int,
+    val knownUsers: Int,
+    val knownItems: Int,
+    val dim: Int,
+    val nnz: Int,
+    val floor: Int,
+    val training: Training,
+    val programs: Map<String, Program>,
+    val files: Map<String, FileEntry>,
+) {
+    val numRows: Int get() = numUsers + numItems
+
+    /** How the device trains: `manifest.training`. */
+    class Training(
+        val learningRate: Float,
+        val batchSize: Int,
+        val steps: Int,
+        val seed: Long,
+        val window: Int,
+        val sampledFraction: Double,
+        val exchangeFraction: Double,
+        val exchangeStop: Double,
+        val negativeTries: Int,
+    )
+
+    /** One input or output of a method. [role] is what the harness binds it by. */
+    class TensorSpec(val name: String, val dtype: String, val shape: List<Long>, val role: String)
+
+    class Method(
+        val inputs: List<TensorSpec>,
+        val outputs: List<TensorSpec>,
+        val operators: List<String>,
+        val backends: List<String>,
+        val plannedArenaBytes: Long,
+    )
+
+    class Program(val file: String, val methods: Map<String, Method>)
+
+    class FileEntry(val sha256: String, val bytes: Long)
+
+    companion object {
+        const val SCHEMA_VERSION = 1
+        private const val MAX_DIM = 256
+        private const val MAX_FLOAT = Float.MAX_VALUE.toDouble()
+        private val COUNT = 1..Int.MAX_VALUE
+        private val PLAIN_NAME = Regex("[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+        fun parse(file: String, bytes: ByteArray): Manifest {
+            val json = Fields.parse(file, bytes)
+            json.int("schema_version", SCHEMA_VERSION..SCHEMA_VERSION)
+            if (json.text("model") != "mf") json.fail("model", "\"mf\"")
+            val numUsers = json.int("num_users", COUNT)
+            val numItems = json.int("num_items", 1..Int.MAX_VALUE - numUsers)
+            val dim = json.int("dim", 1..MAX_DIM)
+            return Manifest(
+                bundleId = json.text("bundle_id"),
+                numUsers = numUsers,
+                numItems = numItems,
+                knownUsers = json.int("known_users", 1..numUsers),
+                knownItems = json.int("known_items", 1..numItems),
+                dim = dim,
+                nnz = json.int("nnz", 0..Int.MAX_VALUE),
+                floor = json.int("floor", 0..dim),
+                training = training(json.child("training")),
+                programs = json.child("programs").children().mapValues { program(it.value) },
+                files = json.child("files").children().mapValues { (name, entry) ->
+                    checkPlainName(json, name)
+                    FileEntry(entry.text("sha256"), entry.long("bytes", 0..Long.MAX_VALUE))
+                },
+            )
+        }
+
+        private fun training(json: Fields): Training {
+            if (json.text("optimizer") != "sgd") json.fail("optimizer", "\"sgd\"")
+            return Training(
+                learningRate = json.double("learning_rate", 0.0, MAX_FLOAT).toFloat(),
+                batchSize = json.int("batch_size", COUNT),
+                steps = json.int("steps", COUNT),
+                seed = json.long("seed", 0..Long.MAX_VALUE),
+                window = json.int("window", COUNT),
+                sampledFraction = json.double("sampled_fraction", 0.0, 1.0),
+                exchangeFraction = json.double("exchange_fraction", 0.0, 1.0),
+                exchangeStop = json.double("exchange_stop", 0.0, 1.0),
+                negativeTries = json.int("negative_tries", COUNT),
+            )
+        }
+
+        private fun program(json: Fields) = Program(
+            file = json.text("file"),
+            methods = json.child("methods").children().mapValues { (_, method) ->
+                Method(
+                    inputs = method.children("inputs").map { tensor(it) },
+                    outputs = method.children("outputs").map { tensor(it) },
+                    operators = method.texts("operators"),
+                    backends = method.texts("backends"),
+                    plannedArenaBytes = method.long("planned_arena_bytes", 0..Long.MAX_VALUE),
+                )
+            },
+        )
+
+        private fun tensor(json: Fields) = TensorSpec(
+            json.text("name"),
+            json.text("dtype"),
+            json.longs("shape"),
+            json.text("role"),
+        )
+
+        /** A name that could leave the bundle's directory is an attack or a mistake. */
+        private fun checkPlainName(json: Fields, name: String) {
+            if (!PLAIN_NAME.matches(name)) json.fail("files", "plain file names")
+        }
+    }
+}

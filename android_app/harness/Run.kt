@@ -1,0 +1,169 @@
+package org.sparserec.harness
+
+import java.io.IOException
+
+/** The phases of a run, in order: docs/formats.md section 7. */
+enum class Phase {
+    LOAD,
+    EVALUATE_BEFORE,
+    WARM_UP,
+    TRAIN,
+    CHECKPOINT,
+    EVALUATE_AFTER,
+    DONE,
+    ;
+
+    val label = name.lowercase()
+}
+
+/**
+ * One run: loads the bundle, resumes from the newest checkpoint, trains, and reports.
+ *
+ * [progress] is told the phase, the step, the number of steps and the loss, the latter three null
+ * outside training.
+ */
+class Run(
+    private val options: Options,
+    platform: Platform,
+    private val progress: (phase: String, step: Int?, steps: Int?, loss: Float?) -> Unit,
+) {
+    private val report = Report(options, platform)
+
+    @Volatile
+    private var stopped = false
+
+    /** Asks for an early end, from any thread: the step under way, a checkpoint, then failure. */
+    fun stop() {
+        stopped = true
+    }
+
+    val reportPath: String get() = report.path.toString()
+
+    /** Runs to the end. Returns null, or the error in one line; the report has it too. */
+    fun run(): String? = try {
+        report.write()
+        phases()
+        null
+    } catch (error: HarnessError) {
+        fail(error.message!!)
+    } catch (error: IOException) {
+        fail("file error: $error; check the disk and the paths")
+    } catch (error: OutOfMemoryError) {
+        fail("out of memory ($error); use a smaller table or a smaller batch")
+    } catch (error: RuntimeException) {
+        error.printStackTrace()
+        fail("defect in the harness: $error; please report it with this bundle")
+    }
+
+    private fun fail(message: String): String {
+        val line = message.lines().joinToString(" ") { it.trim() }
+        report.error = line
+        return try {
+            report.finish("failed")
+            line
+        } catch (error: HarnessError) {
+            "$line (and ${error.message})"
+        }
+    }
+
+    private fun phases() {
+        lateinit var session: Session
+        phase(Phase.LOAD) { session = Session() }
+        session.use {
+            if (options.evaluate) phase(Phase.EVALUATE_BEFORE) { session.evaluateBefore() }
+            phase(Phase.WARM_UP) { session.warmUp() }
+            phase(Phase.TRAIN) { session.train() }
+            phase(Phase.CHECKPOINT) { session.checkpoint() }
+            if (options.evaluate) phase(Phase.EVALUATE_AFTER) { session.evaluateAfter() }
+            phase(Phase.DONE) {}
+            report.finish("succeeded")
+        }
+    }
+
+    private fun phase(phase: Phase, action: () -> Unit) {
+        if (stopped) throw HarnessError("stopped before ${phase.label}", "run again: it resumes")
+        report.phase = phase
+        report.write()
+        progress(phase.label, null, null, null)
+        val start = System.nanoTime()
+        action()
+        report.endPhase(start)
+    }
+
+    /** What a run has once it is loaded. */
+    private inner class Session : AutoCloseable {
+        private val bundle = Bundle.open(options.bundle).also { report.bundle = it }
+        private val manifest = bundle.manifest
+        private val steps = (options.steps ?: manifest.training.steps).also { report.steps = it }
+        private val golden = bundle.golden()
+        private val interactions = bundle.interactions()
+        private val sampler = Sampler(interactions, manifest)
+        private val checkpoints =
+            Checkpoints(options.state, manifest, bundle.manifestSha256, report.warnings::add)
+        private val state = load().also { report.state = it }
+        private val programs = ExecuTorch.load(bundle, options.threads)
+        private val trainer =
+            Trainer(manifest, programs.stepProgram, sampler, state, report.metrics)
+        private val evaluator =
+            Evaluator(manifest, programs.scoreProgram, interactions, report.metrics.score)
+
+        private fun load(): TrainState {
+            if (options.fresh) checkpoints.removeAll()
+            val saved = checkpoints.newest(steps, sampler.sampledSize)
+            report.resumedFromStep = saved?.step
+            report.generation = saved?.step
+            return saved ?: TrainState(bundle.table(), steps, sampler.sampledSize)
+        }
+
+        /** "Before" is the bundle's table, also where training resumes. */
+        fun evaluateBefore() {
+            report.before = evaluator.evaluate(if (state.step == 0) state.table else bundle.table())
+        }
+
+        fun evaluateAfter() {
+            report.after = evaluator.evaluate(state.table)
+        }
+
+        fun warmUp() = repeat(WARM_UP_RUNS) { trainer.warmUp() }
+
+        fun train() {
+            var shown = System.nanoTime() - PROGRESS_NS
+            while (state.step < steps) {
+                val loss = trainer.step()
+                if (stopped) stop()
+                if (state.step % options.checkpointEvery == 0 && state.step < steps) save()
+                if (System.nanoTime() - shown >= PROGRESS_NS || state.step == steps) {
+                    progress(Phase.TRAIN.label, state.step, steps, loss)
+                    shown = System.nanoTime()
+                }
+            }
+            report.verdict =
+                golden.judge(state.losses, state.step, manifest.training, report.warnings::add)
+        }
+
+        fun checkpoint() {
+            if (report.generation != state.step) save()
+            report.tableSha256 = state.table.sha256()
+        }
+
+        private fun stop(): Nothing {
+            save()
+            throw HarnessError("stopped at step ${state.step} of $steps", "run again: it resumes")
+        }
+
+        private fun save() {
+            val start = System.nanoTime()
+            checkpoints.save(state)
+            report.metrics.checkpoint.add(System.nanoTime() - start)
+            report.generation = state.step
+        }
+
+        override fun close() = programs.close()
+    }
+
+    private companion object {
+        /** The first calls of a method are slow: caches fill, the JVM compiles. */
+        const val WARM_UP_RUNS = 20
+        const val PROGRESS_NS = 200_000_000L
+    }
+}

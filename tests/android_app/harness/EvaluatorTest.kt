@@ -1,0 +1,69 @@
+package org.sparserec.harness
+
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertNull
+import org.junit.jupiter.api.Test
+import java.nio.FloatBuffer
+import kotlin.math.ln
+
+/** Scores by an inner product and a stable sort. */
+private class PlainScores(override val chunk: Int, override val top: Int, private val dim: Int) :
+    ScoreProgram {
+    override val user: FloatBuffer = FloatBuffer.allocate(dim)
+    override val items: FloatBuffer = FloatBuffer.allocate(chunk * dim)
+    override val penalty: FloatBuffer = FloatBuffer.allocate(chunk)
+
+    override fun score(values: FloatArray, indices: LongArray) {
+        val scores = List(chunk) { item ->
+            val products = (0 until dim).map { user.get(it) * items.get(item * dim + it) }
+            products.sum() + penalty.get(item)
+        }
+        val ranked = scores.indices.sortedByDescending { scores[it] }
+        for (rank in 0 until top) {
+            values[rank] = scores[ranked[rank]]
+            indices[rank] = ranked[rank].toLong()
+        }
+    }
+}
+
+class EvaluatorTest {
+    private val items = listOf(0.9f, 0.8f, 0.7f, 0.6f, 0.5f, 0.5f)
+    private val users = listOf(1f, -1f, 1f)
+    private val table = table(1, *(users + items).map { mapOf(0 to it) }.toTypedArray())
+
+    private fun evaluate(chunk: Int, later: List<Pair<Int, Int>>): Quality {
+        val interactions =
+            interactions(3, log = listOf(0 to 0, 1 to 0), later = later, seen = listOf(0 to 2))
+        val samples = Samples()
+        val scores = PlainScores(chunk, top = 3, dim = 1)
+        val evaluator = Evaluator(manifest(3, 6, 1), scores, interactions, samples)
+        return evaluator.evaluate(table).also {
+            val users = later.map { pair -> pair.first }.toSet().size
+            assertEquals(users * ((6 + chunk - 1) / chunk), samples.count)
+        }
+    }
+
+    @Test
+    fun `a case worked by hand, whatever the chunks`() {
+        // User 0 has had items 0 and 2, so the best three are 1, 3, 4 (4 before 5, its equal).
+        // Of its later 3 and 5 one is found, second. User 1 ranks the other way round: 4, 5, 3; of
+        // its later 4, 5, 1, 2 two are found, first and second. User 2 is nobody's concern.
+        fun discount(rank: Int) = ln(2.0) / ln(rank + 1.0)
+        val first = discount(2) / (1 + discount(2))
+        val second = (1 + discount(2)) / (1 + discount(2) + discount(3))
+        for (chunk in listOf(3, 4, 5, 6, 7)) {
+            val later = listOf(0 to 3, 0 to 5, 1 to 4, 1 to 5, 1 to 1, 1 to 2)
+            val quality = evaluate(chunk, later)
+            assertEquals((0.5 + 0.5) / 2, quality.recall!!, 1e-12, "chunk $chunk")
+            assertEquals((first + second) / 2, quality.ndcg!!, 1e-12, "chunk $chunk")
+            assertEquals(2, quality.users)
+        }
+    }
+
+    @Test
+    fun `without later items there is nothing to average`() {
+        val quality = evaluate(6, emptyList())
+        assertNull(quality.recall)
+        assertEquals(0, quality.users)
+    }
+}

@@ -1,0 +1,79 @@
+package org.sparserec.harness
+
+import java.nio.ByteBuffer
+import java.nio.ByteOrder.LITTLE_ENDIAN
+import java.nio.IntBuffer
+
+fun ints(vararg values: Int): ByteBuffer = ByteBuffer.allocateDirect(4 * values.size)
+    .order(LITTLE_ENDIAN)
+    .also { buffer -> values.forEachIndexed { k, value -> buffer.putInt(4 * k, value) } }
+
+fun floats(vararg values: Float): ByteBuffer =
+    ints(*IntArray(values.size) { values[it].toRawBits() })
+
+fun bytes(vararg values: Int): ByteBuffer = ByteBuffer.allocateDirect(values.size)
+    .order(LITTLE_ENDIAN)
+    .also { buffer -> values.forEachIndexed { k, value -> buffer.put(k, value.toByte()) } }
+
+/** A table from its rows, each a map from column to value. */
+fun table(dim: Int, vararg rows: Map<Int, Float>): PackedTable {
+    val pointers = IntArray(rows.size + 1)
+    rows.forEachIndexed { row, entries -> pointers[row + 1] = pointers[row] + entries.size }
+    val entries = rows.flatMap { row -> row.toSortedMap().toList() }
+    return PackedTable(
+        dim,
+        ints(*pointers),
+        bytes(*IntArray(entries.size) { entries[it].first }),
+        floats(*FloatArray(entries.size) { entries[it].second }),
+    )
+}
+
+/** The inverse of [table]. */
+fun rows(table: PackedTable): List<Map<Int, Float>> = List(table.numRows) { row ->
+    (table.start(row) until table.end(row)).associate { table.col(it) to table.vals.get(it) }
+}
+
+fun training(
+    steps: Int = 100,
+    batchSize: Int = 2,
+    window: Int = 10,
+    learningRate: Float = 0.5f,
+    sampledFraction: Double = 0.5,
+) = Manifest.Training(learningRate, batchSize, steps, 1, window, sampledFraction, 0.2, 0.75, 3)
+
+fun manifest(
+    numUsers: Int,
+    numItems: Int,
+    dim: Int,
+    nnz: Int = 0,
+    training: Manifest.Training = training(),
+) = Manifest(
+    bundleId = "test",
+    numUsers = numUsers,
+    numItems = numItems,
+    knownUsers = numUsers,
+    knownItems = numItems,
+    dim = dim,
+    nnz = nnz,
+    floor = 1,
+    training = training,
+    programs = emptyMap(),
+    files = emptyMap(),
+)
+
+/** Interactions from (user, item) pairs. */
+fun interactions(
+    numUsers: Int,
+    log: List<Pair<Int, Int>>,
+    later: List<Pair<Int, Int>> = emptyList(),
+    seen: List<Pair<Int, Int>> = emptyList(),
+): Interactions {
+    fun users(pairs: List<Pair<Int, Int>>) =
+        IntBuffer.wrap(IntArray(pairs.size) { pairs[it].first })
+
+    fun items(pairs: List<Pair<Int, Int>>) =
+        IntBuffer.wrap(IntArray(pairs.size) { pairs[it].second })
+
+    fun grouped(pairs: List<Pair<Int, Int>>) = UserItems.of(numUsers, users(pairs), items(pairs))
+    return Interactions(users(log), items(log), grouped(log), grouped(later), grouped(seen))
+}

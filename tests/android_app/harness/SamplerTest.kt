@@ -1,0 +1,37 @@
+package org.sparserec.harness
+
+import org.junit.jupiter.api.Assertions.assertArrayEquals
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+
+class SamplerTest {
+    @Test
+    fun `negatives avoid what the user is known to like`() {
+        val liked = (0 until 10).map { 0 to it }
+        val interactions = interactions(1, log = liked.take(3), seen = liked.drop(3).take(4))
+        val manifest = manifest(1, 10, 4, training = training(batchSize = 40))
+        val slots = IntArray(3 * 50) { -1 }
+        Sampler(interactions, manifest).triples(5, slots)
+        assertTrue(slots.slice(0 until 40).all { it == 0 })
+        assertTrue(slots.slice(50 until 90).all { it - 1 in 0..2 })
+        val negatives = slots.slice(100 until 140).map { it - 1 }
+        // Three tries each: 7 in 10 are liked, so about a third of the last tries are, too.
+        val unknown = negatives.count { it in 7..9 }
+        assertTrue(unknown in 18..36, "$unknown")
+        assertTrue(slots.slice(40 until 50).all { it == -1 }, "padding is left alone")
+    }
+
+    @Test
+    fun `sampled rows are distinct, ascending and of the log`() {
+        val log = listOf(3 to 1, 3 to 2, 5 to 2)
+        val manifest = manifest(8, 4, 4, training = training(sampledFraction = 0.3))
+        val sampler = Sampler(interactions(8, log), manifest)
+        assertEquals(4, sampler.sampledSize) // floor(0.3 * 12 + 0.5)
+        val logRows = setOf(3, 5, 8 + 1, 8 + 2)
+        assertEquals(logRows, (0 until 50).flatMap { sampler.sampledRows(it).toSet() }.toSet())
+        val everything = manifest(8, 4, 4, training = training(sampledFraction = 1.0))
+        val all = Sampler(interactions(8, log), everything).sampledRows(0)
+        assertArrayEquals(logRows.sorted().toIntArray(), all)
+    }
+}

@@ -1,0 +1,46 @@
+package org.sparserec.harness
+
+import org.junit.jupiter.api.Assertions.assertArrayEquals
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import java.nio.file.Path
+
+class TrainStateTest {
+    @TempDir
+    lateinit var directory: Path
+
+    private val manifest = manifest(1, 2, 2, nnz = 4)
+
+    private fun saved(): Path {
+        val table = table(2, mapOf(0 to 1f), mapOf(0 to 2f, 1 to 3f), mapOf(1 to 4f))
+        val state = TrainState(table, steps = 5, maxSampled = 3)
+        state.beginWindow(intArrayOf(0, 2))
+        for (k in 0 until 4) state.sums.put(k, 0.5f * k)
+        repeat(3) { state.losses[state.step++] = 0.1f * it }
+        val path = directory.resolve("gen.safetensors")
+        Safetensors.write(path, state.tensors()) { emptyMap() }
+        return path
+    }
+
+    private fun read(path: Path, steps: Int, maxSampled: Int) =
+        TrainState.read("$path", Safetensors.open(path), manifest, steps, maxSampled)
+
+    @Test
+    fun `what is saved is read, for a run that may be longer`() {
+        val state = read(saved(), steps = 9, maxSampled = 3)
+        assertEquals(3, state.step)
+        assertArrayEquals(floatArrayOf(0f, 0.1f, 0.2f), state.losses.copyOf(3))
+        assertArrayEquals(intArrayOf(0, 2), state.sampled)
+        assertEquals(listOf(0f, 0.5f, 1f, 1.5f), List(4) { state.sums.get(it) })
+        val expected = listOf(mapOf(0 to 1f), mapOf(0 to 2f, 1 to 3f), mapOf(1 to 4f))
+        assertEquals(expected, rows(state.table))
+    }
+
+    @Test
+    fun `a state of another run is refused`() {
+        assertThrows(HarnessError::class.java) { read(saved(), steps = 2, maxSampled = 3) }
+        assertThrows(HarnessError::class.java) { read(saved(), steps = 5, maxSampled = 1) }
+    }
+}

@@ -1,0 +1,121 @@
+package org.sparserec.harness
+
+import org.junit.jupiter.api.Assertions.assertArrayEquals
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Test
+import java.nio.FloatBuffer
+
+/** Gives every slot a gradient that tells where it comes from, and records what it was asked. */
+private class RecordingProgram(override val batchSize: Int, dim: Int, chunk: Int) : StepProgram {
+    override val rows: FloatBuffer = FloatBuffer.allocate(3 * batchSize * dim)
+    override val mask: FloatBuffer = FloatBuffer.allocate(3 * batchSize * dim)
+    override val sampled: FloatBuffer = FloatBuffer.allocate(3 * batchSize)
+    override val weight: FloatBuffer = FloatBuffer.allocate(batchSize)
+    override val values: FloatBuffer = FloatBuffer.allocate(chunk)
+    override val gradient: FloatBuffer = FloatBuffer.allocate(chunk)
+    override val learningRate: FloatBuffer = FloatBuffer.allocate(1)
+    var loss = 0.5f
+    var updates = 0
+
+    override fun gradients(gradients: FloatArray): Float {
+        for (k in gradients.indices) gradients[k] = gradientAt(k)
+        return loss
+    }
+
+    override fun update(updated: FloatArray) {
+        updates++
+        for (k in updated.indices) {
+            updated[k] = values.get(k) - learningRate.get(0) * gradient.get(k)
+        }
+    }
+
+    fun gradientAt(place: Int): Float = 1f + place
+}
+
+class TrainerTest {
+    private val dim = 3
+    private val manifest = manifest(2, 2, dim, training = training(batchSize = 2, window = 100))
+    private val interactions = interactions(2, log = listOf(0 to 0, 1 to 1))
+    private val table =
+        table(dim, mapOf(0 to 1f), mapOf(0 to 2f, 2 to 3f), mapOf(1 to 4f), mapOf(0 to 5f, 2 to 6f))
+    private val before = rows(table)
+    private val sampler = Sampler(interactions, manifest)
+    private val state = TrainState(table, 100, sampler.sampledSize)
+    private val program = RecordingProgram(batchSize = 3, dim = dim, chunk = 2)
+    private val trainer = Trainer(manifest, program, sampler, state, Metrics())
+
+    private val slots = IntArray(9) { -1 }.also { sampler.triples(0, it) }
+
+    /** Gradient of a row: the sum over the slots that hold it. */
+    private fun gradient(row: Int, col: Int): Float = slots.indices
+        .filter { slots[it] == row }
+        .map { program.gradientAt(it * dim + col) }
+        .sum()
+
+    @Test
+    fun `the tile holds the batch's rows`() {
+        trainer.step()
+        for (slot in slots.indices) {
+            val row = if (slots[slot] < 0) emptyMap() else before[slots[slot]]
+            for (col in 0 until dim) {
+                assertEquals(row[col] ?: 0f, program.rows.get(slot * dim + col))
+                assertEquals(if (col in row) 1f else 0f, program.mask.get(slot * dim + col))
+            }
+            val isSampled = slots[slot] in state.sampled.toList()
+            assertEquals(if (isSampled) 1f else 0f, program.sampled.get(slot))
+        }
+        assertArrayEquals(floatArrayOf(1f, 1f, 0f), FloatArray(3) { program.weight.get(it) })
+    }
+
+    @Test
+    fun `the next tile has nothing left of the one before`() {
+        trainer.step()
+        repeat(20) {
+            val entries = rows(table)
+            trainer.step()
+            sampler.triples(state.step - 1, slots)
+            val expected = slots.sumOf { if (it < 0) 0 else entries[it].size }
+            assertEquals(expected, (0 until 9 * dim).count { program.mask.get(it) != 0f })
+        }
+    }
+
+    @Test
+    fun `active entries move by the gradients summed over slots`() {
+        assertEquals(0.5f, trainer.step())
+        val distinct = slots.filter { it >= 0 }.toSet()
+        assertEquals((distinct.sumOf { before[it].size } + 1) / 2, program.updates)
+        val expected = before.mapIndexed { row, entries ->
+            entries.mapValues { (col, value) -> value - 0.5f * gradient(row, col) }
+        }
+        assertEquals(expected, rows(table))
+    }
+
+    @Test
+    fun `whole gradient rows of sampled rows add up over a window`() {
+        trainer.step()
+        val first = state.sampled.associateWith { row -> List(dim) { gradient(row, it) } }
+        trainer.step()
+        sampler.triples(1, slots)
+        state.sampled.forEachIndexed { place, row ->
+            for (col in 0 until dim) {
+                val expected = first.getValue(row)[col] + gradient(row, col)
+                assertEquals(expected, state.sums.get(place * dim + col))
+            }
+        }
+    }
+
+    @Test
+    fun `warming up changes nothing`() {
+        trainer.warmUp()
+        assertEquals(before, rows(table))
+        assertEquals(0, state.step)
+    }
+
+    @Test
+    fun `a loss that is no number ends the run and spoils nothing`() {
+        program.loss = Float.NaN
+        assertThrows(HarnessError::class.java) { trainer.step() }
+        assertEquals(before, rows(table))
+    }
+}
