@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEVICE ?=
 BUNDLE ?= runs/demo/bundle
+MVN := mvn --quiet --batch-mode -Dstyle.color=never
+HARNESS := android_app/target/desktop/jars/harness.jar
 
 .DEFAULT_GOAL := help
-.PHONY: help setup harness demo deploy test lint clean lock
+.PHONY: help setup demo deploy test lint clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed harness ## Install everything the project needs, into .venv and android_app/target
+setup: $(VENV)/.installed $(HARNESS) ## Install everything the project needs, into .venv and android_app/target
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@$(PYTHON) scripts/check_tools.py
@@ -20,18 +22,20 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-harness: $(VENV)/.installed ## Build the harness and its desktop runtime
+# The harness and, under it, Android's ExecuTorch for a desktop JVM.
+$(HARNESS): $(VENV)/.installed android_app/pom.xml $(wildcard android_app/harness/* android_app/runtime/*)
 	$(BIN)/python android_app/runtime/build.py
-	cd android_app && mvn --quiet --batch-mode package -DskipTests
+	cd android_app && $(MVN) package -DskipTests
+	@touch $@
 
-demo: setup ## Train, export, and learn on a device, end to end on real data (about two minutes)
+demo: setup ## Train, export, and learn on a device, end to end on real data (under a minute)
 	$(BIN)/sparserec demo --yes $(if $(DEVICE),--device $(DEVICE))
 
 deploy: setup ## Push BUNDLE (runs/demo/bundle) to the connected phone, or to the virtual device
 	$(BIN)/sparserec deploy $(BUNDLE) $(if $(DEVICE),--device $(DEVICE))
 
 test: setup ## Run all tests, Python's and Kotlin's
-	cd android_app && mvn --quiet --batch-mode test
+	cd android_app && $(MVN) test
 	$(BIN)/python -m pytest
 
 lint: setup ## Check style and types
@@ -43,4 +47,4 @@ lock: ## Pin every dependency again, with hashes (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header -o constraints.txt
 
 clean: ## Remove what was built, and nothing that was downloaded or trained
-	rm -rf android_app/target/desktop android_app/harness/target build *.egg-info
+	rm -rf android_app/target/desktop android_app/target/harness

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from pipeline.data.commands import OnDuplicate
+from pipeline.data.commands import (
+    Duplicates,
+    ItemColumn,
+    MinRating,
+    OnDuplicate,
+    RatingColumn,
+    TimeColumn,
+    UserColumn,
+)
 from pipeline.data.commands import app as data
 
 if TYPE_CHECKING:
@@ -51,14 +59,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of the start and every draw.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start over where there is a checkpoint.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the dataset's terms.")] = False,
-    user_col: Annotated[str | None, typer.Option(help="Column of users in a log.")] = None,
-    item_col: Annotated[str | None, typer.Option(help="Column of items.")] = None,
-    time_col: Annotated[str | None, typer.Option(help="Column of times.")] = None,
-    rating_col: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
-    min_rating: Annotated[float | None, typer.Option(help="Leave out rows rated lower.")] = None,
-    duplicates: Annotated[
-        OnDuplicate, typer.Option(help="A pair that comes twice: an error, or keep the earliest.")
-    ] = OnDuplicate.ERROR,
+    user_col: UserColumn = None,
+    item_col: ItemColumn = None,
+    time_col: TimeColumn = None,
+    rating_col: RatingColumn = None,
+    min_rating: MinRating = None,
+    duplicates: Duplicates = OnDuplicate.ERROR,
 ) -> None:
     """Train a table on a host and keep the epoch that validation likes best.
 

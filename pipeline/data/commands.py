@@ -49,6 +49,17 @@ class OnDuplicate(StrEnum):
     KEEP_FIRST = "keep-first"
 
 
+# How a log is read: the same options wherever a log is.
+UserColumn = Annotated[str | None, typer.Option(help="A log's column of users.")]
+ItemColumn = Annotated[str | None, typer.Option(help="A log's column of items.")]
+TimeColumn = Annotated[str | None, typer.Option(help="A log's column of times.")]
+RatingColumn = Annotated[str | None, typer.Option(help="A log's column of ratings.")]
+MinRating = Annotated[float | None, typer.Option(help="Leave out rows rated below this.")]
+Duplicates = Annotated[
+    OnDuplicate, typer.Option(help="A pair that comes twice: an error, or keep the earliest.")
+]
+
+
 def show(dataset: Named) -> None:
     """Print what a user should know before fetching: address, SHA-256, terms."""
     console.print(f"[bold]{dataset.name}[/]: {dataset.summary}")
@@ -112,16 +123,12 @@ def fetch_(
 @app.command()
 def check(
     path: Annotated[str, typer.Argument(help="A file, a folder with a split, or a dataset.")],
-    user_col: Annotated[str | None, typer.Option(help="Column of users.")] = None,
-    item_col: Annotated[str | None, typer.Option(help="Column of items.")] = None,
-    time_col: Annotated[str | None, typer.Option(help="Column of times.")] = None,
-    rating_col: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
-    min_rating: Annotated[
-        float | None, typer.Option(help="Leave out rows rated below this.")
-    ] = None,
-    duplicates: Annotated[
-        OnDuplicate, typer.Option(help="A pair that comes twice: an error, or keep the earliest.")
-    ] = OnDuplicate.ERROR,
+    user_col: UserColumn = None,
+    item_col: ItemColumn = None,
+    time_col: TimeColumn = None,
+    rating_col: RatingColumn = None,
+    min_rating: MinRating = None,
+    duplicates: Duplicates = OnDuplicate.ERROR,
     cache: Cache = None,
 ) -> None:
     """Read a file of interactions, name its first mistake, or sum up what is in it."""
