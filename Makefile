@@ -25,7 +25,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 # The harness and, under it, Android's ExecuTorch for a desktop JVM.
 $(HARNESS): $(VENV)/.installed android_app/pom.xml $(wildcard android_app/harness/* android_app/runtime/*)
 	$(BIN)/python android_app/runtime/build.py
-	cd android_app && $(MVN) package -DskipTests
+	cd android_app && $(MVN) package -Dmaven.test.skip=true
 	@touch $@
 
 demo: setup ## Train, export, and learn on a device, end to end on real data (under a minute)
@@ -34,8 +34,8 @@ demo: setup ## Train, export, and learn on a device, end to end on real data (un
 deploy: setup ## Push BUNDLE (runs/demo/bundle) to the connected phone, or to the virtual device
 	$(BIN)/sparserec deploy $(BUNDLE) $(if $(DEVICE),--device $(DEVICE))
 
-test: setup ## Run all tests, Python's and Kotlin's
-	cd android_app && $(MVN) test
+test: setup ## Run all tests, Python's and Kotlin's (with Kotlin's style)
+	cd android_app && $(MVN) verify
 	$(BIN)/python -m pytest
 
 lint: setup ## Check style and types

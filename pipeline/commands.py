@@ -51,12 +51,14 @@ def train(
     ] = None,
     dim: Annotated[int | None, typer.Option(help="Columns of the table.", min=1, max=256)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
-    l2: Annotated[float | None, typer.Option(help="Penalty on the rows of a triple.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", min=0.0)] = None,
+    l2: Annotated[
+        float | None, typer.Option(help="Penalty on the rows of a triple.", min=0.0)
+    ] = None,
     window: Annotated[
         int | None, typer.Option(help="Steps between mask updates; 0 keeps the mask.", min=0)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the start and every draw.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the start and every draw.", min=0)] = None,
     fresh: Annotated[bool, typer.Option(help="Start over where there is a checkpoint.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the dataset's terms.")] = False,
     user_col: UserColumn = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,12 @@ def write_manifest(folder: Path, tiny: Tiny, programs: dict[str, Any]) -> None:
         "files": files,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest; the hashes of the files are brought up to date first."""
+    path = folder / "manifest.json"
+    write_manifest(folder, Tiny(), json.loads(path.read_text())["programs"])
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))

@@ -96,14 +96,19 @@ def launcher() -> Path:
     if sys.platform != "linux":
         pytest.skip("the desktop runtime needs Linux")
     app = ROOT / "android_app"
-    for command in (
-        [sys.executable, str(app / "runtime" / "build.py")],
-        ["mvn", "-B", "-q", "-f", str(app / "pom.xml"), "package", "-Dmaven.test.skip=true"],
-    ):
-        built = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert built.returncode == 0, built.stdout + built.stderr
+    _succeed([sys.executable, str(app / "runtime" / "build.py")])
+    jar = LAUNCHER.parent.parent / "jars" / "harness.jar"
+    sources = [app / "pom.xml", *(app / "harness").glob("*.kt")]
+    if not jar.exists() or jar.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+        pom = str(app / "pom.xml")
+        _succeed(["mvn", "-B", "-q", "-f", pom, "package", "-Dmaven.test.skip=true"])
     assert os.access(LAUNCHER, os.X_OK)
     return LAUNCHER
+
+
+def _succeed(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.android_app.harness.bundles import Tiny, write_golden, write_manifest
+from tests.android_app.harness.bundles import Tiny, change_manifest, write_golden
 from tests.android_app.harness.conftest import Harness
 
 QUICK = {"evaluate": "false", "steps": 40, "checkpoint_every": 10}
@@ -89,7 +89,7 @@ def test_wrong_losses_are_judged_failed(harness: Harness, own_bundle: Path) -> N
     golden = json.loads((own_bundle / "golden.json").read_text())
     golden["losses"][50] += 0.001
     write_golden(own_bundle, Tiny(), golden["losses"])
-    _rewrite_manifest(own_bundle, lambda manifest: None)
+    change_manifest(own_bundle, lambda manifest: None)
     ended = Harness(harness.launcher, own_bundle, harness.folder).run(evaluate="false", steps=60)
     assert ended.code == 0
     assert ended.report["correctness"]["verdict"] == "failed"
@@ -129,15 +129,6 @@ def test_full_disk_keeps_the_generation_before(
     assert ended.report["exit_status"] == "failed"
     assert ended.report["error"] == ended.value("error")
     assert {path.name: path.read_bytes() for path in harness.state.iterdir()} == before
-
-
-def _rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest; hashes of the files are brought up to date first."""
-    programs = json.loads((bundle / "manifest.json").read_text())["programs"]
-    write_manifest(bundle, Tiny(), programs)
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    change(manifest)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
@@ -189,7 +180,7 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 def test_bad_manifest(
     harness: Harness, own_bundle: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
-    _rewrite_manifest(own_bundle, change)
+    change_manifest(own_bundle, change)
     ended = Harness(harness.launcher, own_bundle, harness.folder).run(evaluate="false")
     assert ended.code == 1
     assert message in ended.value("error")
@@ -223,7 +214,7 @@ def test_damaged_bundle(
 
 def test_program_that_is_none(harness: Harness, own_bundle: Path) -> None:
     (own_bundle / "step.pte").write_bytes(b"not a program" * 100)
-    _rewrite_manifest(own_bundle, lambda manifest: None)
+    change_manifest(own_bundle, lambda manifest: None)
     ended = Harness(harness.launcher, own_bundle, harness.folder).run()
     assert ended.code == 1
     assert "step.pte" in ended.value("error")

@@ -7,6 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.android_app.harness.bundles import change_manifest
 from tests.android_app.harness.conftest import Harness
 
 KILLS = 50
@@ -16,11 +19,19 @@ MAX_DELAY = 0.1
 """Seconds of training before a kill: some tens of steps and checkpoints."""
 
 
+@pytest.fixture
+def harness(launcher: Path, own_bundle: Path, tmp_path: Path) -> Harness:
+    """With a bundle whose mask is exchanged every 10 steps nearly all the way."""
+    change_manifest(own_bundle, lambda manifest: manifest["training"].update(steps=STEPS))
+    return Harness(launcher, own_bundle, tmp_path)
+
+
 def test_kills_at_random_instants_change_nothing(harness: Harness, tmp_path: Path) -> None:
     undisturbed = Harness(harness.launcher, harness.bundle, tmp_path / "undisturbed").run(
         evaluate="false", steps=STEPS, checkpoint_every=STEPS
     )
     assert undisturbed.code == 0, undisturbed.errors
+    assert undisturbed.report["metrics"]["exchange_ns"]["count"] == 0.75 * STEPS / 10 - 1
 
     instants = random.Random(20261123)
     resumed: list[int] = []
