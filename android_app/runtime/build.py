@@ -2,9 +2,10 @@
 
     python android_app/runtime/build.py            build what is missing or out of date
     python android_app/runtime/build.py --check    build nothing; say whether all is in place
+    python android_app/runtime/build.py --abi arm64-v8a    what a test runs under qemu
 
-The result is ``android_app/target/desktop``; docs/desktop-runtime.md explains what is in it and why
-it works.
+The result is ``android_app/target/desktop`` (``desktop-arm64``); docs/desktop-runtime.md explains
+what is in it and why it works.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "target"
 DESKTOP = TARGET / "desktop"
 CACHE = TARGET / "cache"
-MANIFEST = DESKTOP / "runtime.json"
+DESKTOP_ARM64 = TARGET / "desktop-arm64"
+MANIFEST = "runtime.json"
+COMPILERS = {  # ABI -> command, Debian packages
+    "x86_64": ("cc", "gcc libc6-dev"),
+    "arm64-v8a": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"),
+}
 LAUNCHERS = ("java-with-executorch", "harness")
 LOADED_BY_JAVA = ("executorch", "fbjni")
 C_FLAGS = ["-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
@@ -80,34 +86,35 @@ def _java_path() -> str | None:
     return str(Path(home) / "bin") if home else None
 
 
-def require_compiler() -> str:
-    """Path of the C compiler."""
-    compiler = shutil.which("cc")
+def require_compiler(abi: str) -> str:
+    """Path of the C compiler for an ABI."""
+    command, packages = COMPILERS[abi]
+    compiler = shutil.which(command)
     if compiler is None:
         raise SparseRecError(
-            "cc is not installed; it compiles the stand-in for Android's libc",
-            "install a C compiler (Debian: apt-get install gcc libc6-dev)",
+            f"{command} is not installed; it compiles the stand-in for Android's libc",
+            f"install a C compiler (Debian: apt-get install {packages})",
         )
     return compiler
 
 
 def recipe() -> str:
     """Hash of all that the result is made from, except the tools."""
-    sources = [HERE / name for name in (*LAUNCHERS, "shim.c", "loader.c", "symbols.tsv")]
-    sources += sorted(HERE.glob("*.py"))
+    sources = [HERE / name for name in (*LAUNCHERS, "symbols.tsv")]
+    sources += sorted([*HERE.glob("*.c"), *HERE.glob("*.py")])
     text = "".join(f"{path.name} {inputs.digest_of(path)}\n" for path in sources)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def problem() -> str | None:
+def problem(desktop: Path) -> str | None:
     """Why the built directory cannot be used as it is, or None."""
-    if not MANIFEST.exists():
-        return f"{DESKTOP} is not built"
-    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    if not (desktop / MANIFEST).exists():
+        return f"{desktop} is not built"
+    manifest = json.loads((desktop / MANIFEST).read_text(encoding="utf-8"))
     if manifest["recipe_sha256"] != recipe():
-        return f"{DESKTOP} was built from an earlier version of {HERE}"
+        return f"{desktop} was built from an earlier version of {HERE}"
     for name, expected in manifest["files"].items():
-        path = DESKTOP / name
+        path = desktop / name
         if not path.exists():
             return f"{path} is missing"
         if inputs.digest_of(path) != expected:
@@ -115,15 +122,15 @@ def problem() -> str | None:
     return None
 
 
-def build() -> None:
-    """Build the directory.
+def build(abi: str, desktop: Path) -> None:
+    """Build the directory ``desktop`` for an ABI.
 
     Raises:
         SparseRecError: the host or a tool will not do, an archive cannot be had, or the libraries
             and the symbol table disagree.
     """
-    compiler, jdk = require_compiler(), require_jdk()
-    members = inputs.unpack(CACHE)
+    compiler, jdk = require_compiler(abi), require_jdk()
+    members = inputs.unpack(CACHE, abi)
     with tempfile.TemporaryDirectory(dir=TARGET) as folder:
         stage = Path(folder)
         android, jars = stage / "lib" / "android", stage / "jars"
@@ -131,25 +138,28 @@ def build() -> None:
         jars.mkdir()
         for name, content in members.items():
             ((jars if name.endswith(".jar") else android) / name).write_bytes(content)
-        libraries = {path.name: symbols.read_library(path) for path in android.iterdir()}
-        link(compiler, jdk, stage, libraries)
-        (stage / "bin").mkdir()
-        for name in LAUNCHERS:
-            shutil.copy(HERE / name, stage / "bin" / name)
-        manifest = describe(stage, jdk, compiler)
-        _install(stage)
-    part = MANIFEST.with_suffix(".part")
+        libraries = {path.name: symbols.read_library(path, abi) for path in android.iterdir()}
+        link(compiler, jdk, stage, libraries, abi)
+        if abi == "x86_64":  # the host's java cannot run the other
+            (stage / "bin").mkdir()
+            for name in LAUNCHERS:
+                shutil.copy(HERE / name, stage / "bin" / name)
+        manifest = describe(stage, jdk, compiler, abi)
+        _install(stage, desktop)
+    part = desktop / f"{MANIFEST}.part"
     part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    part.replace(MANIFEST)
+    part.replace(desktop / MANIFEST)
 
 
-def link(compiler: str, jdk: Path, stage: Path, libraries: dict[str, symbols.Library]) -> None:
+def link(
+    compiler: str, jdk: Path, stage: Path, libraries: dict[str, symbols.Library], abi: str
+) -> None:
     """Compile and link what goes round the shipped libraries in ``stage/lib/android``."""
-    table = symbols.read_table()
+    table = symbols.read_table(abi=abi)
     symbols.account(table, symbols.wanted_from_system(libraries.values()))
     lib, android, work = stage / "lib", stage / "lib" / "android", stage / "work"
     work.mkdir()
-    (work / "trampolines.s").write_text(symbols.assembly(table), encoding="utf-8")
+    (work / "trampolines.s").write_text(symbols.assembly(table, abi), encoding="utf-8")
     (work / "libc.map").write_text(symbols.version_script(table), encoding="utf-8")
 
     def run(*arguments: str | Path) -> None:
@@ -174,17 +184,19 @@ def link(compiler: str, jdk: Path, stage: Path, libraries: dict[str, symbols.Lib
         run(*C_FLAGS, "-shared", "-o", lib / f"lib{name}.so", HERE / "loader.c",
             f'-DTARGET="lib{name}.so"', f"-I{jdk}/include", f"-I{jdk}/include/linux",
             f"-Wl,-soname,lib{name}_loader.so", "-ldl")  # fmt: skip
+    if abi == "arm64-v8a":
+        run(*C_FLAGS, "-shared", "-o", lib / "libstack_guard.so", HERE / "stack_guard.c")
     shutil.rmtree(work)
 
 
-def describe(stage: Path, jdk: Path, compiler: str) -> dict[str, Any]:
+def describe(stage: Path, jdk: Path, compiler: str, abi: str) -> dict[str, Any]:
     """Content of runtime.json: where everything came from, and the hash of every file."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
     files = sorted(path for path in stage.rglob("*") if path.is_file())
     return {
         "schema_version": 1,
         "runtime": f"{inputs.EXECUTORCH.name} {inputs.EXECUTORCH.version}",
-        "abi": inputs.ABI,
+        "abi": abi,
         "inputs": [
             {"name": archive.name, "version": archive.version, archive.algorithm: archive.digest}
             for archive in inputs.ARCHIVES
@@ -199,10 +211,10 @@ def describe(stage: Path, jdk: Path, compiler: str) -> dict[str, Any]:
     }
 
 
-def _install(stage: Path) -> None:
+def _install(stage: Path, desktop: Path) -> None:
     """Move the staged files into place, each by a rename, so a running JVM keeps the old ones."""
     for path in sorted(stage.rglob("*")):
-        to = DESKTOP / path.relative_to(stage)
+        to = desktop / path.relative_to(stage)
         if path.is_dir():
             to.mkdir(parents=True, exist_ok=True)
         else:
@@ -222,17 +234,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0, or the exit code of the one error that it prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="build nothing; check what is there")
+    parser.add_argument("--abi", choices=COMPILERS, default="x86_64", help="default: %(default)s")
     options = parser.parse_args(arguments)
+    desktop = DESKTOP if options.abi == "x86_64" else DESKTOP_ARM64
     try:
         require_host()
         with _one_at_a_time():
-            reason = problem()
+            reason = problem(desktop)
             if reason and options.check:
-                raise SparseRecError(reason, "run: python android_app/runtime/build.py")
+                raise SparseRecError(
+                    reason, f"run: python android_app/runtime/build.py --abi {options.abi}"
+                )
             if reason:
                 print(f"building the desktop runtime: {reason}", flush=True)
-                build()
-        print(f"desktop runtime: {DESKTOP}")
+                build(options.abi, desktop)
+        print(f"desktop runtime: {desktop}")
     except SparseRecError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from sparserec.errors import SparseRecError
 
-ABI = "x86_64"
-
 
 @dataclass(frozen=True)
 class Archive:
@@ -129,11 +127,11 @@ def _verify(archive: Archive, path: Path) -> None:
         )
 
 
-def unpack(cache: Path) -> dict[str, bytes]:
+def unpack(cache: Path, abi: str) -> dict[str, bytes]:
     """The runtime's members of the archives, by the name they get here.
 
     Returns:
-        ``libexecutorch.so``, ``libfbjni.so``, ``libc++_shared.so`` for x86_64, as shipped, and
+        ``libexecutorch.so``, ``libfbjni.so``, ``libc++_shared.so`` for ``abi``, as shipped, and
         ``executorch.jar``, ``fbjni.jar``, ``nativeloader.jar``. The classes of fbjni are the
         AAR's: those published as ``fbjni-java-only`` are newer bytecode than Android takes.
 
@@ -142,13 +140,13 @@ def unpack(cache: Path) -> dict[str, bytes]:
     """
     android = "package/third-party/android/libs/executorch"
     with tarfile.open(fetch(EXECUTORCH, cache)) as tar:
-        library = _member(tar, f"{android}/{ABI}/libexecutorch.so")
+        library = _member(tar, f"{android}/{abi}/libexecutorch.so")
         classes = _member(tar, "package/android/libs/classes.jar")
     with zipfile.ZipFile(fetch(FBJNI, cache)) as aar:
         return {
             "libexecutorch.so": library,
-            "libfbjni.so": aar.read(f"jni/{ABI}/libfbjni.so"),
-            "libc++_shared.so": aar.read(f"jni/{ABI}/libc++_shared.so"),
+            "libfbjni.so": aar.read(f"jni/{abi}/libfbjni.so"),
+            "libc++_shared.so": aar.read(f"jni/{abi}/libc++_shared.so"),
             "executorch.jar": classes,
             "fbjni.jar": aar.read("classes.jar"),
             "nativeloader.jar": fetch(NATIVELOADER, cache).read_bytes(),

@@ -3,10 +3,11 @@
  *
  * Compiled into the stand-in libc.so beside the trampolines that build.py makes from symbols.tsv;
  * a function `bionic_x` here answers Android's `x` or `__x`. Facts about Android are from bionic's
- * public headers (include/bits/sysconf.h, pthread.h, stdio.h, ...). x86_64 only.
+ * public headers (include/bits/sysconf.h, pthread.h, stdio.h, ...). x86_64 and arm64.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <float.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -130,7 +131,8 @@ long bionic_pathconf(const char *path, int name) {
 
 /* ---- threads and signals ---------------------------------------------------------------- */
 
-_Static_assert(sizeof(pthread_mutex_t) == 40, "bionic's pthread_mutex_t has 40 bytes");
+enum { BIONIC_MUTEX_BYTES = 40 };  /* glibc's type has 48 on arm64, and uses 40 of them */
+_Static_assert(sizeof ((pthread_mutex_t *)0)->__data == BIONIC_MUTEX_BYTES, "pthread_mutex_t");
 _Static_assert(sizeof(pthread_cond_t) == 48, "bionic's pthread_cond_t has 48 bytes");
 _Static_assert(sizeof(pthread_rwlock_t) == 56, "bionic's pthread_rwlock_t has 56 bytes");
 _Static_assert(sizeof(pthread_once_t) == sizeof(int) && PTHREAD_ONCE_INIT == 0, "pthread_once_t");
@@ -155,10 +157,17 @@ static void adopt(pthread_mutex_t *mutex) {
   if (atomic_load_explicit(word, memory_order_relaxed) == seen) {
     const pthread_mutex_t *fresh = seen == RECURSIVE ? &recursive : &checking;
     memcpy((char *)mutex + sizeof(int), (const char *)fresh + sizeof(int),
-           sizeof *mutex - sizeof(int));
+           BIONIC_MUTEX_BYTES - sizeof(int));
     atomic_store_explicit(word, 0, memory_order_release);
   }
   pthread_mutex_unlock(&guard);
+}
+
+int bionic_pthread_mutex_init(void *mutex, const pthread_mutexattr_t *attributes) {
+  pthread_mutex_t whole;
+  int error = pthread_mutex_init(&whole, attributes);
+  if (error == 0) memcpy(mutex, &whole, BIONIC_MUTEX_BYTES);
+  return error;
 }
 
 int bionic_pthread_mutex_lock(pthread_mutex_t *mutex) {
@@ -231,9 +240,10 @@ int bionic_setvbuf(void *f, char *buffer, int mode, size_t size) {
   return setvbuf(host(f), buffer, mode, size);
 }
 
-/* ---- formats: long double is binary128 on Android, x87's 80 bits in glibc --------------- */
+/* ---- formats: long double is binary128 on Android, and in glibc on arm64 only ------------ */
 
 static const char *checked(const char *format) {
+  if (LDBL_MANT_DIG == 113) return format;
   for (const char *p = strchr(format, '%'); p; p = strchr(p + 1, '%')) {
     p += 1 + strspn(p + 1, "0123456789+-# .*$'");
     if (*p == 'L') die("format \"%s\": long double has no translation", format);

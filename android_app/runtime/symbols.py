@@ -19,6 +19,7 @@ from sparserec.errors import SparseRecError
 
 TABLE = Path(__file__).with_name("symbols.tsv")
 KINDS = ("glibc", "shim", "data", "refused", "absent")
+MACHINES = {"x86_64": "x64", "arm64-v8a": "AArch64"}  # Android ABI -> pyelftools' name
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Symbol:
     reason: str
 
 
-def read_table(path: Path = TABLE) -> list[Symbol]:
-    """Read the table.
+def read_table(path: Path = TABLE, abi: str = "x86_64") -> list[Symbol]:
+    """Read the lines of the table that hold for an ABI.
 
     Raises:
         SparseRecError: a line is malformed or a symbol listed twice.
@@ -43,13 +44,20 @@ def read_table(path: Path = TABLE) -> list[Symbol]:
         if line.startswith("#"):
             continue
         fields = line.split("\t")
-        if len(fields) != 5 or fields[2] not in KINDS or fields[0] in table:
+        only = fields[5] if len(fields) == 6 else abi
+        if (
+            len(fields) not in {5, 6}
+            or fields[2] not in KINDS
+            or only not in MACHINES
+            or fields[0] in table
+        ):
             raise SparseRecError(
                 f"{path}:{number}: not a line of this table: {line!r}",
-                f"give symbol, version, kind ({', '.join(KINDS)}), target, reason; tabs between, "
-                "each symbol once",
+                f"give symbol, version, kind ({', '.join(KINDS)}), target, reason, and the ABI if "
+                f"only one wants it ({', '.join(MACHINES)}); tabs between, each symbol once",
             )
-        table[fields[0]] = Symbol(*fields)
+        if only == abi:
+            table[fields[0]] = Symbol(*fields[:5])
     return list(table.values())
 
 
@@ -70,23 +78,23 @@ class Library:
     defined: frozenset[str]
 
 
-def read_library(path: Path) -> Library:
+def read_library(path: Path, abi: str = "x86_64") -> Library:
     """Read a shared library.
 
     Raises:
-        SparseRecError: it is not an x86_64 shared library with symbol versions.
+        SparseRecError: it is not a shared library of this ABI with symbol versions.
     """
     with path.open("rb") as file:
         names = (".dynamic", ".dynsym", ".gnu.version", ".gnu.version_r")
         try:
             elf: Any = ELFFile(file)
             dynamic, symbols, index, needs = (elf.get_section_by_name(name) for name in names)
-            usable = elf.get_machine_arch() == "x64" and needs is not None
+            usable = elf.get_machine_arch() == MACHINES[abi] and needs is not None
         except ELFError:
             usable = False
         if not usable:
             raise SparseRecError(
-                f"{path} is not an x86_64 shared library with symbol versions",
+                f"{path}: not an {abi} shared library with symbol versions",
                 "the published library is built differently: see docs/desktop-runtime.md",
             )
         wanted, defined = {}, set()
@@ -146,18 +154,30 @@ def account(table: Iterable[Symbol], wanted: dict[str, str]) -> None:
         )
 
 
-def assembly(table: Iterable[Symbol]) -> str:
-    """GNU assembly of the trampolines (x86_64): jumps, so that arguments of any kind pass."""
+# Jumps that change no register of a call, so that arguments of any kind pass; x16 is the linker's
+# own scratch register. A refused symbol's name becomes the only argument.
+JUMPS = {
+    "x86_64": {
+        "glibc": "jmp *{target}@GOTPCREL(%rip)",
+        "shim": "jmp {target}",
+        "refused": 'lea 0f(%rip), %rdi; jmp bionic_refuse; 0: .asciz "{name}"',
+    },
+    "arm64-v8a": {
+        "glibc": "adrp x16, :got:{target}; ldr x16, [x16, :got_lo12:{target}]; br x16",
+        "shim": "b {target}",
+        "refused": 'adr x0, 0f; b bionic_refuse; 0: .asciz "{name}"; .balign 4',
+    },
+}
+
+
+def assembly(table: Iterable[Symbol], abi: str = "x86_64") -> str:
+    """GNU assembly of the trampolines."""
     lines = [".text"]
     for symbol in table:
         if symbol.kind in ("data", "absent"):
             continue
         label = f"trampoline.{symbol.name}"
-        body = {
-            "glibc": f"jmp *{symbol.target}@GOTPCREL(%rip)",
-            "shim": f"jmp {symbol.target}",
-            "refused": f'lea 0f(%rip), %rdi; jmp bionic_refuse; 0: .asciz "{symbol.name}"',
-        }[symbol.kind]
+        body = JUMPS[abi][symbol.kind].format(target=symbol.target, name=symbol.name)
         # "@" leaves the name free for glibc's own inside this link; "@@" also answers references
         # without a version, and those are to names that glibc lacks.
         versioned = "@@LIBC" if symbol.version == "-" else f"@{symbol.version}"

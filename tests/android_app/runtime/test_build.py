@@ -29,7 +29,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("TARGET", "DESKTOP", "CACHE", "MANIFEST"):
+    for name in ("TARGET", "DESKTOP", "CACHE"):
         moved = tmp_path / getattr(module, name).relative_to(RUNTIME.parent)
         monkeypatch.setattr(module, name, moved)
     return module
@@ -62,7 +62,7 @@ def test_a_missing_build_tool_is_named(
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda c, **k: None if c == tool else which(c, **k))
     with pytest.raises(SparseRecError, match=f"{tool} is not installed") as error:
-        build.build()
+        build.build("x86_64", build.DESKTOP)
     assert package in error.value.fix
 
 
