@@ -1,5 +1,6 @@
 package org.sparserec.harness
 
+import org.pytorch.executorch.DType
 import org.pytorch.executorch.EValue
 import org.pytorch.executorch.ExecuTorchRuntime
 import org.pytorch.executorch.ExecutorchRuntimeException
@@ -19,16 +20,20 @@ class ExecuTorch private constructor(
     /** One method with its inputs bound once: tensors on direct buffers share memory with them. */
     private class Method(
         private val module: Module,
+        program: Manifest.Program,
         private val name: String,
-        private val spec: Manifest.Method,
     ) {
+        private val label = "${program.file}: method $name"
+        private val spec = program.method(name)
         private val tensors = HashMap<String, EValue>()
         private val inputs by lazy {
             Array(spec.inputs.size) { tensors[spec.inputs[it].role] ?: unknown(spec.inputs[it]) }
         }
 
+        private var checked = false
+
         init {
-            attempt("method $name cannot be loaded") { module.loadMethod(name) }
+            attempt("$label cannot be loaded") { module.loadMethod(name) }
         }
 
         /** Makes the input of this role, which must have this shape, and returns its buffer. */
@@ -46,7 +51,30 @@ class ExecuTorch private constructor(
             return spec.outputs.indexOfFirst { it.role == role }
         }
 
-        fun run(): Array<EValue> = attempt("method $name failed") { module.execute(name, *inputs) }
+        fun run(): Array<EValue> {
+            val outputs = attempt("$label failed") { module.execute(name, *inputs) }
+            if (!checked) checkOutputs(outputs)
+            return outputs
+        }
+
+        /** Outputs are read by the manifest's places, dtypes and shapes: the first must have them. */
+        private fun checkOutputs(outputs: Array<EValue>) {
+            val found = outputs.map { if (it.isTensor) described(it.toTensor()) else "no tensor" }
+            val wanted = spec.outputs.map { "${it.dtype} ${it.shape}" }
+            if (found != wanted) {
+                throw HarnessError("$label has outputs $found, manifest.json says $wanted", UPDATE)
+            }
+            checked = true
+        }
+
+        private fun described(tensor: Tensor): String {
+            val dtype = when (tensor.dtype()) {
+                DType.FLOAT -> "float32"
+                DType.INT64 -> "int64"
+                else -> tensor.dtype().toString()
+            }
+            return "$dtype ${tensor.shape().asList()}"
+        }
 
         private fun check(
             kind: String,
@@ -73,8 +101,8 @@ class ExecuTorch private constructor(
     }
 
     private class Step(module: Module, spec: Manifest.Program, dim: Int) : StepProgram {
-        private val gradientsMethod = Method(module, "gradients", spec.method("gradients"))
-        private val updateMethod = Method(module, "update", spec.method("update"))
+        private val gradientsMethod = Method(module, spec, "gradients")
+        private val updateMethod = Method(module, spec, "update")
         private val chunk = spec.method("update").size("values")
         override val batchSize = spec.method("gradients").size("weight")
         override val rows = gradientsMethod.input("tile", 3 * batchSize, dim)
@@ -100,7 +128,7 @@ class ExecuTorch private constructor(
     }
 
     private class Score(module: Module, spec: Manifest.Program, dim: Int) : ScoreProgram {
-        private val method = Method(module, "score", spec.method("score"))
+        private val method = Method(module, spec, "score")
         override val chunk = spec.method("score").size("penalty")
         override val top = spec.method("score").size("values")
         override val user = method.input("user", 1, 1, dim)
@@ -186,8 +214,13 @@ private fun <T> attempt(problem: String, action: () -> T): T = try {
 } catch (error: ExecutorchRuntimeException) {
     val code = error.errorCode
     val (name, fix) = ADVICE[code] ?: Pair("error", "see the error codes of ExecuTorch")
-    throw HarnessError("$problem: $name (0x${code.toString(16)}): ${error.detailedError}", fix)
+    throw HarnessError("$problem: $name (0x${code.toString(16)}): ${reasons(error)}", fix)
 }
+
+/** The library's log goes with its error; of that, only its errors say anything about this one. */
+private fun reasons(error: ExecutorchRuntimeException): String = error.detailedError.lines()
+    .filterNot { it.startsWith("[") && "] I " in it }
+    .joinToString(" ")
 
 /** Names from ExecuTorch's `runtime/core/error.h`. */
 private val ADVICE = mapOf(

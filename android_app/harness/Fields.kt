@@ -41,7 +41,8 @@ class Fields private constructor(
         array(name).map { it.numberOrNull()?.longOrNull ?: fail(name, "a list of integers") }
 
     fun floats(name: String): FloatArray = array(name)
-        .map { it.numberOrNull()?.doubleOrNull?.toFloat() ?: fail(name, "a list of numbers") }
+        .map { it.numberOrNull()?.doubleOrNull?.toFloat()?.takeIf { value -> value.isFinite() } }
+        .map { it ?: fail(name, "a list of finite float32 numbers") }
         .toFloatArray()
 
     fun texts(name: String): List<String> =

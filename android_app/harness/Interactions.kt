@@ -69,13 +69,25 @@ class Interactions(
             val (logUsers, logItems) = pairs("log")
             if (logUsers.capacity() == 0) fail("log_users: empty, there is nothing to train on")
             val (laterUsers, laterItems) = pairs("later")
-            return Interactions(
-                logUsers,
-                logItems,
-                UserItems.of(manifest.numUsers, logUsers, logItems),
-                UserItems.of(manifest.numUsers, laterUsers, laterItems),
-                readSeen(file, manifest),
-            )
+            val seen = readSeen(file, manifest)
+            val log = UserItems.of(manifest.numUsers, logUsers, logItems)
+            val later = UserItems.of(manifest.numUsers, laterUsers, laterItems)
+            for (user in 0 until manifest.numUsers) {
+                checkNew("log_items", user, log, seen)
+                checkNew("later_items", user, later, seen, log)
+            }
+            return Interactions(logUsers, logItems, log, later, seen)
+        }
+
+        /** A pair occurs once: not twice in [part], and in none of the parts [before] it. */
+        private fun checkNew(name: String, user: Int, part: UserItems, vararg before: UserItems) {
+            for (place in part.start(user) until part.end(user)) {
+                val item = part.item(place)
+                val again = place > part.start(user) && part.item(place - 1) == item
+                if (again || before.any { it.contains(user, item) }) {
+                    fail("$name: user $user has item $item twice among seen, log and later")
+                }
+            }
         }
 
         private fun readSeen(file: Safetensors, manifest: Manifest): UserItems {

@@ -38,7 +38,7 @@ object Main {
     /** At SIGTERM and Ctrl-C, the JVM waits for the step under way and for its state on disk. */
     private fun stopAtSignal(run: Run) = Runtime.getRuntime().addShutdownHook(
         Thread {
-            run.stop()
+            run.stop("the process was told to end")
             ended.await(STOP_SECONDS, TimeUnit.SECONDS)
         },
     )

@@ -116,6 +116,7 @@ class PackedTable(
                     if (!ascending || col(entry) >= dim) {
                         fail("cols: row $row is not strictly ascending below $dim")
                     }
+                    if (!vals.get(entry).isFinite()) fail("vals: ${vals.get(entry)} in row $row")
                 }
             }
         }

@@ -29,12 +29,13 @@ class Run(
 ) {
     private val report = Report(options, platform)
 
+    /** Why the run was asked to stop; null while it was not. */
     @Volatile
-    private var stopped = false
+    private var stopReason: String? = null
 
     /** Asks for an early end, from any thread: the step under way, a checkpoint, then failure. */
-    fun stop() {
-        stopped = true
+    fun stop(reason: String) {
+        stopReason = reason
     }
 
     val reportPath: String get() = report.path.toString()
@@ -81,7 +82,7 @@ class Run(
     }
 
     private fun phase(phase: Phase, action: () -> Unit) {
-        if (stopped) throw HarnessError("stopped before ${phase.label}", "run again: it resumes")
+        stopReason?.let { throw stopped("before ${phase.label}", it) }
         report.phase = phase
         report.write()
         progress(phase.label, null, null, null)
@@ -89,6 +90,9 @@ class Run(
         action()
         report.endPhase(start)
     }
+
+    private fun stopped(place: String, reason: String) =
+        HarnessError("stopped $place: $reason", "run again: it resumes")
 
     /** What a run has once it is loaded. */
     private inner class Session : AutoCloseable {
@@ -130,7 +134,7 @@ class Run(
             var shown = System.nanoTime() - PROGRESS_NS
             while (state.step < steps) {
                 val loss = trainer.step()
-                if (stopped) stop()
+                stopReason?.let { stop(it) }
                 if (state.step % options.checkpointEvery == 0 && state.step < steps) save()
                 if (System.nanoTime() - shown >= PROGRESS_NS || state.step == steps) {
                     progress(Phase.TRAIN.label, state.step, steps, loss)
@@ -146,9 +150,9 @@ class Run(
             report.tableSha256 = state.table.sha256()
         }
 
-        private fun stop(): Nothing {
+        private fun stop(reason: String): Nothing {
             save()
-            throw HarnessError("stopped at step ${state.step} of $steps", "run again: it resumes")
+            throw stopped("at step ${state.step} of $steps", reason)
         }
 
         private fun save() {

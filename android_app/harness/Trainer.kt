@@ -74,7 +74,8 @@ class Trainer(
         val differentiated = System.nanoTime()
         if (!loss.isFinite()) {
             throw HarnessError(
-                "the loss of step ${state.step} is $loss",
+                "the loss of step ${state.step} is $loss: vals in table.safetensors or " +
+                    "training.learning_rate in manifest.json are too large",
                 "export with a smaller learning rate",
             )
         }

@@ -7,6 +7,7 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import org.junit.jupiter.params.ParameterizedTest
 import org.junit.jupiter.params.provider.CsvSource
+import org.junit.jupiter.params.provider.ValueSource
 import java.nio.file.Path
 import java.security.MessageDigest
 import java.util.Random
@@ -61,6 +62,18 @@ class PackedTableTest {
         val digest = MessageDigest.getInstance("SHA-256")
             .digest(ByteArray(bytes.size) { bytes[it].toByte() })
         assertEquals(digest.joinToString("") { "%02x".format(it) }, table.sha256())
+    }
+
+    @ParameterizedTest
+    @ValueSource(floats = [Float.NaN, Float.NEGATIVE_INFINITY])
+    fun `a value that is no number is refused`(value: Float) {
+        val path = directory.resolve("table.safetensors")
+        val tensors = table(4, mapOf(0 to 1f), mapOf(1 to 2f, 3 to value)).tensors()
+        Safetensors.write(path, tensors) { emptyMap() }
+        val error = assertThrows(HarnessError::class.java) {
+            PackedTable.read("$path", Safetensors.open(path), manifest(1, 1, 4, nnz = 3))
+        }
+        assertTrue("table.safetensors: vals: $value in row 1" in error.message!!, error.message)
     }
 
     @ParameterizedTest

@@ -3,6 +3,7 @@ package org.sparserec.harness
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import java.nio.FloatBuffer
 
@@ -115,7 +116,8 @@ class TrainerTest {
     @Test
     fun `a loss that is no number ends the run and spoils nothing`() {
         program.loss = Float.NaN
-        assertThrows(HarnessError::class.java) { trainer.step() }
+        val error = assertThrows(HarnessError::class.java) { trainer.step() }
+        assertTrue("step 0 is NaN: vals in table.safetensors" in error.message!!, error.message)
         assertEquals(before, rows(table))
     }
 }

@@ -142,6 +142,11 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def _outputs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = manifest["programs"]["step"]["methods"]["gradients"]["outputs"]
+    return found
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -175,6 +180,18 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
             "programs: role penalty: has size -7",
         ),
         (_set("training.learning_rate", 1e30), "the loss of step"),
+        (
+            _set("programs.score.methods.score.outputs.1.dtype", "float32"),
+            "method score: output of role indices: expected int64 [1, 20], found float32",
+        ),
+        (
+            lambda manifest: _outputs(manifest).insert(0, _outputs(manifest)[0]),
+            "step.pte: method gradients has outputs [float32 [], float32 [96, 16]], manifest.json",
+        ),
+        (
+            lambda manifest: _outputs(manifest).reverse(),
+            "step.pte: method gradients has outputs [float32 [], float32 [96, 16]], manifest.json",
+        ),
     ],
 )
 def test_bad_manifest(
