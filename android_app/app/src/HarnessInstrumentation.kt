@@ -1,0 +1,59 @@
+package org.sparserec.app
+
+import android.app.Activity
+import android.app.Instrumentation
+import android.os.Bundle
+import android.util.Log
+import org.sparserec.harness.HarnessError
+import org.sparserec.harness.Options
+
+/**
+ * The shell's entry: `am instrument -w -r -e KEY VALUE ...` (docs/formats.md section 7). Statuses
+ * are streamed while the run goes on; the result ends the process.
+ */
+class HarnessInstrumentation : Instrumentation() {
+    private lateinit var arguments: Bundle
+
+    override fun onCreate(arguments: Bundle?) {
+        super.onCreate(arguments)
+        this.arguments = arguments ?: Bundle()
+        start()
+    }
+
+    /** Called on a thread of its own. */
+    override fun onStart() {
+        val results = Bundle()
+        val error = try {
+            run(results)
+        } catch (error: HarnessError) {
+            Log.e(Session.TAG, error.message!!)
+            error.message
+        }
+        results.putString("exit_status", if (error == null) "succeeded" else "failed")
+        if (error != null) results.putString("error", error)
+        finish(if (error == null) Activity.RESULT_OK else Activity.RESULT_CANCELED, results)
+    }
+
+    private fun run(results: Bundle): String? {
+        val options = Options.of(
+            arguments.keySet().associateWith {
+                arguments.getString(it).orEmpty()
+            },
+        )
+        SharedStorage.of(targetContext).requireInside(options)
+        val session = Session(targetContext, options, ::show)
+        results.putString("report", session.reportPath)
+        return session.run()
+    }
+
+    private fun show(phase: String, step: Int?, steps: Int?, loss: Float?) {
+        val values = listOf("phase" to phase, "step" to step, "steps" to steps, "loss" to loss)
+        val status = Bundle()
+        for ((key, value) in values) if (value != null) status.putString(key, value.toString())
+        sendStatus(IN_PROGRESS, status)
+    }
+
+    private companion object {
+        const val IN_PROGRESS = 2
+    }
+}

@@ -1,0 +1,58 @@
+package org.sparserec.app
+
+import android.content.Context
+import android.os.PowerManager
+import android.util.Log
+import org.sparserec.harness.Options
+import org.sparserec.harness.Run
+
+/** What a run tells while it goes on; the numbers are null outside training. */
+typealias OnProgress = (phase: String, step: Int?, steps: Int?, loss: Float?) -> Unit
+
+/**
+ * One run of the harness as both entries do it: the processor kept awake, sensors sampled, and an
+ * early end with a checkpoint when the phone cannot bear more.
+ */
+class Session(context: Context, private val options: Options, private val onProgress: OnProgress) {
+    // An instrumentation may start before there is an application.
+    private val app = context.applicationContext ?: context
+    private val platform = AndroidPlatform(app)
+    private val run = Run(options, platform, ::show)
+    private lateinit var sensors: Sensors
+
+    val reportPath: String get() = run.reportPath
+
+    /** Asks for an early end, from any thread: what is trained is saved first. */
+    fun stop(reason: String) = run.stop(reason)
+
+    /** Runs to the end. Returns null, or the error in one line. */
+    fun run(): String? {
+        // Without it the processor sleeps soon after the screen is off, and the run with it.
+        val awake = app.getSystemService(PowerManager::class.java)
+            .newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "sparserec:run")
+        awake.acquire()
+        try {
+            Conditions(app, ::stop).use {
+                sensors = Sensors(platform, options)
+                val error = sensors.use { run.run() }
+                log(error)
+                return error
+            }
+        } finally {
+            awake.release()
+        }
+    }
+
+    private fun show(phase: String, step: Int?, steps: Int?, loss: Float?) {
+        sensors.enter(phase)
+        onProgress(phase, step, steps, loss)
+    }
+
+    private fun log(error: String?) {
+        if (error == null) Log.i(TAG, "run ${options.runId} succeeded") else Log.e(TAG, error)
+    }
+
+    companion object {
+        const val TAG = "sparserec"
+    }
+}
