@@ -8,7 +8,7 @@ MVN := mvn --quiet --batch-mode -Dstyle.color=never
 HARNESS := android_app/target/desktop/jars/harness.jar
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo deploy test lint clean lock
+.PHONY: help setup demo deploy apk test lint clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,14 +34,21 @@ demo: setup ## Train, export, and learn on a device, end to end on real data (un
 deploy: setup ## Push BUNDLE (runs/demo/bundle) to the connected phone, or to the virtual device
 	$(BIN)/sparserec deploy $(BUNDLE) $(if $(DEVICE),--device $(DEVICE))
 
+apk: setup ## Build, sign and verify the Android app (ABI=, RUNTIME=, RELEASE=1: docs/android.md)
+	$(BIN)/python android_app/apk/build.py $(if $(ABI),--abi $(ABI)) \
+	  $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(RELEASE),--release)
+
 test: setup ## Run all tests, Python's and Kotlin's (with Kotlin's style)
 	cd android_app && $(MVN) verify
+	@if command -v aapt2 >/dev/null; then cd android_app/app && $(MVN) verify; \
+	else echo "the app's tests are skipped: aapt2 is missing (Debian: apt install aapt)"; fi
 	$(BIN)/python -m pytest
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=android_app/apk $(BIN)/mypy android_app/apk
 
 lock: ## Pin every dependency again, with hashes (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header -o constraints.txt

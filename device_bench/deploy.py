@@ -96,7 +96,7 @@ def check(device: Device) -> Facts:
             )
         raise DeviceError(
             f"{device.name}: the app {PACKAGE} is not installed",
-            "the Android package is not part of this version yet; use --device virtual",
+            "build it with `make apk`, then: adb install android_app/target/apk/sparserec-universal.apk",
         )
     return facts
 
