@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEVICE ?=
 BUNDLE ?= runs/demo/bundle
+KILLS ?= 500
+CASES ?= 2000
+SEED ?= 1
 MVN := mvn --quiet --batch-mode -Dstyle.color=never
 HARNESS := android_app/target/desktop/jars/harness.jar
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo deploy apk test lint clean lock
+.PHONY: help setup demo deploy apk test stress lint clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +46,9 @@ test: setup ## Run all tests, Python's and Kotlin's (with Kotlin's style)
 	@if command -v aapt2 >/dev/null; then cd android_app/app && $(MVN) verify; \
 	else echo "the app's tests are skipped: aapt2 is missing (Debian: apt install aapt)"; fi
 	$(BIN)/python -m pytest
+
+stress: setup ## Kill and corrupt the harness (KILLS=500 CASES=2000 SEED=1: docs/stress.md)
+	$(BIN)/python -m tests.stress --kills $(KILLS) --cases $(CASES) --seed $(SEED)
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

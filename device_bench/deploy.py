@@ -96,7 +96,8 @@ def check(device: Device) -> Facts:
             )
         raise DeviceError(
             f"{device.name}: the app {PACKAGE} is not installed",
-            "build it with `make apk`, then: adb install android_app/target/apk/sparserec-universal.apk",
+            "run `make apk` and adb install android_app/target/apk/sparserec-universal.apk, "
+            "or use --device virtual",
         )
     return facts
 
