@@ -60,4 +60,4 @@ lock: ## Pin every dependency again, with hashes (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header -o constraints.txt
 
 clean: ## Remove what was built, and nothing that was downloaded or trained
-	rm -rf android_app/target/desktop android_app/target/desktop-arm64 android_app/target/harness
+	cd android_app/target && rm -rf desktop desktop-arm64 harness apk

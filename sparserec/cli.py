@@ -36,6 +36,7 @@ COMMANDS = {
     "virtual-device": Command(
         "device_bench.commands", "virtual_device", "Start a device on this machine's loopback."
     ),
+    "apk": Command("device_bench.apk", "apk", "Build, sign and verify the Android app."),
     "demo": Command("sparserec.demo", "demo", "Run the whole way, end to end, on real data."),
 }
 
