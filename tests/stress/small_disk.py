@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MOUNT = "mount"
 DISK_BYTES = 2 << 20
 FULL = ("No space left on device", "File too large")
 """What Linux says where a disk is full, or a file over its limit."""
@@ -64,9 +66,10 @@ def small_disk(folder: Path) -> Iterator[SmallDisk]:
     """Mount a small tmpfs at ``folder``, for as long as the context lasts."""
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={DISK_BYTES}", "sparserec-stress", str(folder)]
-    mounted = subprocess.run(["mount", *options], capture_output=True, check=False).returncode == 0
+    mounted = subprocess.run([MOUNT, *options], capture_output=True, check=False).returncode == 0
     try:
         yield SmallDisk(folder, mounted)
     finally:
         if mounted:
             subprocess.run(["umount", str(folder)], check=True)
+        shutil.rmtree(folder)

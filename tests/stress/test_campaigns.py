@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sparserec.progress import silent
+from tests.stress import small_disk
 from tests.stress.chains import Prepared
 from tests.stress.corruption import Range, corruption_campaign
 from tests.stress.driver import Driver
@@ -18,7 +21,12 @@ def test_kills_lose_nothing(workshop: Workshop, prepared: Prepared) -> None:
     assert tally.notes["chains finished"] >= 1
 
 
-def test_a_full_disk_loses_nothing(workshop: Workshop, prepared: Prepared) -> None:
+@pytest.mark.parametrize("mount", ["mount", "false"])
+def test_a_full_disk_loses_nothing(
+    workshop: Workshop, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, mount: str
+) -> None:
+    """Also where nothing can be mounted, and file sizes are limited instead."""
+    monkeypatch.setattr(small_disk, "MOUNT", mount)
     tally = disk_campaign(workshop, [prepared], 4, 1, silent)
     assert tally.problems == []
     assert tally.cases == 4
