@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.data.split import Pairs
 from pipeline.evaluate import evaluate
 from pipeline.incremental import Incremental, incremental_trainer
+from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from pipeline.table import PackedTable
 
@@ -41,7 +42,7 @@ def golden(
     trainer = incremental_trainer(table, log, seen, known_items, recipe, steps)
     count = min(steps, 2 * recipe.window + STEPS_PAST_UPDATES)
     losses = [trainer.run_step() for _ in range(count)]
-    quality = evaluate(table, later, join(seen, log), known_items)
+    quality = evaluate(Recommender(table), later, join(seen, log), known_items)
     return {
         "seed": recipe.seed,
         "steps": count,

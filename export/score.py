@@ -26,7 +26,7 @@ def score_methods(chunk: int, dim: int) -> dict[str, Method]:
     def score(user: Tensor, items: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
         # The model's scores are inner products, so users and items may change places. This way
         # round what is transposed is one row; the other way it is the catalogue, at each call.
-        values = mf.scores(items, user).squeeze(2)  # (1, C)
+        values = mf.scores(items, user, {}).squeeze(2)  # (1, C)
         top = torch.topk(values + penalty, TOP_K)
         return top.values, top.indices
 

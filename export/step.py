@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from export.methods import Method, TensorSpec
+from pipeline.losses import SLOTS_PER_EXAMPLE, batch_loss
 from pipeline.models import mf
+
+
+def tile_loss(rows: Tensor, weight: Tensor, l2: float) -> Tensor:
+    """BPR on a tile (3B, d) of masked rows, with its examples' weights (B,): float32 ()."""
+    return batch_loss("bpr", mf, rows, rows, {}, weight, l2, num_items=1)
 
 
 def step_methods(batch_size: int, dim: int, l2: float, chunk: int) -> dict[str, Method]:
@@ -23,13 +29,13 @@ def step_methods(batch_size: int, dim: int, l2: float, chunk: int) -> dict[str, 
         rows: Tensor, mask: Tensor, sampled: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         masked = rows * mask  # (3B, d)
-        grads, loss = torch.func.grad_and_value(lambda tile: mf.bpr_loss(tile, weight, l2))(masked)
+        grads, loss = torch.func.grad_and_value(lambda tile: tile_loss(tile, weight, l2))(masked)
         # Where a gradient is wanted: 1 inside the mask, and everywhere in a sampled row. Products
         # broadcast (T, 1) cheaply in ExecuTorch's portable kernels; maximum and where do not.
         wanted = mask + sampled * (1 - mask)  # (3B, d)
         return loss, grads * wanted
 
-    slots = mf.SLOTS_PER_EXAMPLE * batch_size
+    slots = SLOTS_PER_EXAMPLE * batch_size
     tile = (slots, dim)
     return {
         "gradients": Method(
@@ -65,7 +71,7 @@ def update_chunk(batch_size: int, entries: int, rows: int) -> int:
         entries: active entries of the table.
         rows: of the table.
     """
-    expected = mf.SLOTS_PER_EXAMPLE * batch_size * entries / rows
+    expected = SLOTS_PER_EXAMPLE * batch_size * entries / rows
     return 1 << max(8, int(expected).bit_length())
 
 

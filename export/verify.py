@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export.methods import Method, TensorSpec
 from export.quiet import quiet
-from pipeline.models import mf
+from export.step import tile_loss
 from sparserec.errors import SparseRecError
 
 MAX_ABS_ERROR = 1e-5
@@ -48,7 +48,7 @@ def step_references(l2: float) -> dict[str, Reference]:
 
     def gradients(rows: Tensor, mask: Tensor, sampled: Tensor, weight: Tensor) -> Outputs:
         tile = torch.where(mask > 0, rows, 0).requires_grad_()
-        loss = mf.bpr_loss(tile, weight, l2)
+        loss = tile_loss(tile, weight, l2)
         loss.backward()  # type: ignore[no-untyped-call]
         assert tile.grad is not None
         keep = (mask > 0) | (sampled > 0)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.files import write_atomic
-from pipeline.table import PackedTable
+from pipeline.table import F32, PackedTable
 from pipeline.train import Trainer
 from sparserec.errors import SparseRecError
 
@@ -24,6 +24,7 @@ class Best:
     epoch: int
     recall: float
     table: PackedTable
+    dense: dict[str, F32]
 
 
 @dataclass
@@ -72,6 +73,9 @@ def save_checkpoint(path: Path, fingerprint: str, trainer: Trainer, progress: Pr
     tensors = _pack("", trainer.table)
     tensors |= {f"state.{name}": values for name, values in trainer.state.items()}
     tensors |= {"sampled": trainer.sampled, "sums": trainer.sums}
+    tensors |= {f"dense.{name}": values for name, values in trainer.dense.items()}
+    for name, state in trainer.dense_state.items():
+        tensors |= {f"dense_state.{name}/{key}": values for key, values in state.items()}
     scalars: dict[str, Any] = {
         "fingerprint": fingerprint,
         "step": trainer.step,
@@ -82,6 +86,7 @@ def save_checkpoint(path: Path, fingerprint: str, trainer: Trainer, progress: Pr
     }
     if progress.best is not None:
         tensors |= _pack("best.", progress.best.table)
+        tensors |= {f"best_dense.{name}": v for name, v in progress.best.dense.items()}
         scalars["best"] = [progress.best.epoch, progress.best.recall]
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
     write_atomic(path, save(tensors, metadata={"run": json.dumps(scalars)}))
@@ -107,12 +112,18 @@ def load_checkpoint(path: Path, fingerprint: str, trainer: Trainer) -> Progress:
             "choose another --out, or start over with --fresh",
         )
     like = trainer.table
-    trainer.table = _unpack("", tensors, like)
-    trainer.state = {name: tensors[f"state.{name}"] for name in trainer.state}
+    state = {name: tensors[f"state.{name}"] for name in trainer.state}
+    trainer.replace_table(_unpack("", tensors, like), state)
+    trainer.dense = {name: tensors[f"dense.{name}"] for name in trainer.dense}
+    trainer.dense_state = {
+        name: {key: tensors[f"dense_state.{name}/{key}"] for key in keys}
+        for name, keys in trainer.dense_state.items()
+    }
     trainer.sampled, trainer.sums = tensors["sampled"], tensors["sums"]
     trainer.step, trainer.exchanged = scalars["step"], scalars["exchanged"]
     best = None
     if scalars["best"] is not None:
         epoch, recall = scalars["best"]
-        best = Best(epoch, recall, _unpack("best.", tensors, like))
+        dense = {name: tensors[f"best_dense.{name}"] for name in trainer.dense}
+        best = Best(epoch, recall, _unpack("best.", tensors, like), dense)
     return Progress(scalars["history"], scalars["loss_sum"], best)

@@ -33,7 +33,26 @@ class MethodChoice(StrEnum):
 
     sparserec = "sparserec"
     dense = "dense"
-    random_instant = "random-instant"
+    static = "static"
+    set = "set"
+    rigl = "rigl"
+
+
+class ModelChoice(StrEnum):
+    """Values of ``--model``."""
+
+    mf = "mf"
+    neumf = "neumf"
+    ngcf = "ngcf"
+    lightgcn = "lightgcn"
+
+
+class LossChoice(StrEnum):
+    """Values of ``--loss``."""
+
+    bpr = "bpr"
+    bce = "bce"
+    softmax = "softmax"
 
 
 def train(
@@ -46,6 +65,13 @@ def train(
     method: Annotated[
         MethodChoice, typer.Option(help="sparserec, or one of the tables it is compared with.")
     ] = MethodChoice.sparserec,
+    model: Annotated[
+        ModelChoice, typer.Option(help="The base recommender. Only mf can be exported yet.")
+    ] = ModelChoice.mf,
+    loss: Annotated[
+        LossChoice, typer.Option(help="bpr, bce, or softmax over shared sampled negatives.")
+    ] = LossChoice.bpr,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step.", min=1)] = None,
     density: Annotated[
         float | None, typer.Option(help="Active entries / (rows * dim).", min=0.001, max=1.0)
     ] = None,
@@ -83,7 +109,8 @@ def train(
 
     recipe = _given(RECIPES[method.value](), density=density, dim=dim, epochs=epochs)
     recipe = _given(recipe, window=window, seed=seed)
-    recipe = replace(recipe, step=_given(recipe.step, learning_rate=learning_rate, l2=l2))
+    step = _given(recipe.step, learning_rate=learning_rate, l2=l2, batch_size=batch_size)
+    recipe = replace(recipe, step=replace(step, model=model.value, loss=loss.value))
     if dataset in DATASETS:
         ensure(dataset, yes)
     data_set = load(

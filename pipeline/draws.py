@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 POSITIVES, NEGATIVES, SAMPLED_ROWS = 0, 1, 2
 """Streams: what a draw is for."""
+SHARED_NEGATIVES, RANDOM_GROWTH = 3, 4
+"""Streams that only a host draws from: sampled softmax, and SET's growth."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -32,8 +34,8 @@ def draws(seed: int, stream: int, step: int, index: I64) -> U64:
 
     Args:
         seed: any integer in [0, 2^63).
-        stream: POSITIVES, NEGATIVES or SAMPLED_ROWS.
-        step: training step, or window index for SAMPLED_ROWS.
+        stream: what the draw is for.
+        step: training step, or window index for what is drawn once a window.
         index: int64, any shape, not negative.
 
     Returns:

@@ -9,12 +9,10 @@ import scipy.sparse as sp
 import torch
 
 from pipeline.data.split import Pairs
-from pipeline.models import mf
-from pipeline.table import F32, I64, PackedTable
+from pipeline.recommender import Recommender
+from pipeline.table import F32, I64
 
 CUTOFFS = (5, 10, 20)
-USERS_PER_CHUNK = 256
-"""Memory is flat in the number of users: one (256, num_items) block of scores at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,30 +38,41 @@ class Quality:
         return flat | {"users": len(self.users)}
 
 
-def evaluate(table: PackedTable, relevant: Pairs, seen: Pairs, known_items: int) -> Quality:
+def evaluate(
+    recommender: Recommender,
+    relevant: Pairs,
+    seen: Pairs,
+    known_items: int,
+    users: I64 | None = None,
+) -> Quality:
     """Rank items [0, known_items) for every user who has a relevant item, leaving out seen ones.
 
     Args:
-        table: the trained table.
+        recommender: trained.
         relevant: held-out pairs to find.
         seen: pairs that are never recommended.
         known_items: items that are candidates.
+        users: only these, if given.
 
     Raises:
         ValueError: if there is nothing relevant.
     """
-    if len(relevant) == 0:
-        raise ValueError("no held-out interactions to evaluate on")
+    table = recommender.table
     shape = (table.num_users, table.num_items)
     liked, hidden = _csr(relevant, shape), _csr(seen, shape)
-    users = np.flatnonzero(np.diff(liked.indptr)).astype(np.int64)
-    items = torch.from_numpy(table.dense(table.num_users, table.num_users + known_items))
+    counts = np.diff(liked.indptr)
+    chosen = np.flatnonzero(counts).astype(np.int64)
+    if users is not None:
+        chosen = np.intersect1d(chosen, users)
+    if len(chosen) == 0:
+        raise ValueError("no held-out interactions to evaluate on")
+    items = recommender.items(known_items)
     k = min(max(CUTOFFS), known_items)
-    hits = np.zeros((len(users), k), np.bool_)
-    for start in range(0, len(users), USERS_PER_CHUNK):
-        chunk = users[start : start + USERS_PER_CHUNK]
-        rows = torch.from_numpy(table.gather(chunk)[0])[None]  # (1, A, d)
-        score = mf.scores(rows, items[None]).squeeze(0)  # (A, C)
+    hits = np.zeros((len(chosen), k), np.bool_)
+    size = recommender.users_at_a_time(known_items)
+    for start in range(0, len(chosen), size):
+        chunk = chosen[start : start + size]
+        score = recommender.scores(chunk, items)  # (A, C)
         past = hidden[chunk].tocoo()
         score[torch.from_numpy(past.row), torch.from_numpy(past.col)] = -torch.inf
         top = score.topk(k, dim=1).indices.numpy()  # (A, k)
@@ -71,7 +80,7 @@ def evaluate(table: PackedTable, relevant: Pairs, seen: Pairs, known_items: int)
         truth = liked[chunk].tocoo()
         held_out[truth.row, truth.col] = True
         hits[start : start + len(chunk)] = np.take_along_axis(held_out, top, axis=1)
-    return _metrics(hits, np.diff(liked.indptr)[users], users)
+    return _metrics(hits, counts[chosen], chosen)
 
 
 def _csr(pairs: Pairs, shape: tuple[int, int]) -> sp.csr_matrix:

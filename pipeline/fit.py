@@ -18,10 +18,13 @@ from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
 from pipeline.evaluate import Quality, evaluate
 from pipeline.exchange import Schedule
+from pipeline.graph import Graph
+from pipeline.models import MODELS
 from pipeline.nmf import factorise, nmf_table, random_table
 from pipeline.recipes import Recipe
+from pipeline.recommender import Recommender
 from pipeline.sampling import TripleSampler, join
-from pipeline.table import PackedTable
+from pipeline.table import I64, PackedTable
 from pipeline.train import Trainer
 from sparserec import progress as report
 
@@ -31,36 +34,38 @@ class Fitted:
     """What a run ends with.
 
     Attributes:
-        table: of the epoch with the best validation Recall@20.
+        recommender: of the epoch with the best validation Recall@20.
         best_epoch: 1-based.
         history: per epoch: ``epoch``, ``loss``, ``recall@20`` and ``ndcg@20`` on validation,
             ``exchanged`` entries so far.
-        test: quality of ``table`` on interactions that selection never saw.
+        test: its quality on interactions that selection never saw.
     """
 
-    table: PackedTable
+    recommender: Recommender
     best_epoch: int
     history: list[dict[str, float]]
     test: Quality
+
+    @property
+    def table(self) -> PackedTable:
+        """The recommender's table."""
+        return self.recommender.table
 
 
 def initial_table(recipe: Recipe, split: Split) -> PackedTable:
     """Build the table that training starts from, for the users and items of the past."""
     num_users, num_items = split.known_users, split.known_items
-    if recipe.method == "sparserec":
-        factors = factorise(split.train, num_users, num_items, recipe.dim, recipe.seed)
-        return nmf_table(
-            factors, recipe.density, recipe.step.floor, recipe.rescale, recipe.value_scale
+    floor, scale = recipe.step.floor, recipe.value_scale
+    if recipe.start == "random":
+        return random_table(
+            num_users, num_items, recipe.dim, recipe.density, floor, scale, recipe.seed
         )
-    return random_table(
-        num_users,
-        num_items,
-        recipe.dim,
-        recipe.density,
-        recipe.step.floor,
-        recipe.value_scale,
-        recipe.seed,
-    )
+    factors = factorise(split.train, num_users, num_items, recipe.dim, recipe.seed)
+    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale)
+    if recipe.start == "nmf-mask":
+        rng = np.random.default_rng(recipe.seed)
+        table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
+    return table
 
 
 def held_out(split: Split) -> Pairs:
@@ -104,12 +109,12 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, fingerprint, trainer)
     with _stop_between_steps() as stop:
-        while len(state.history) < recipe.epochs:
+        while not _finished(recipe, state):
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
                 state.loss_sum += trainer.run_step()
             if trainer.step == end:
-                _end_epoch(trainer, split, state, steps_per_epoch)
+                _end_epoch(trainer, recipe, split, state, steps_per_epoch)
                 _tell(progress, recipe, state)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, fingerprint, trainer, state)
@@ -117,13 +122,14 @@ def fit(
                 raise KeyboardInterrupt
     assert state.best is not None
     past = join(split.train, split.valid)
-    test = evaluate(state.best.table, held_out(split), past, split.known_items)
-    return Fitted(state.best.table, state.best.epoch, state.history, test)
+    best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
+    test = evaluate(best, held_out(split), past, split.known_items)
+    return Fitted(best, state.best.epoch, state.history, test)
 
 
 def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
-    known = split.known_items
-    sampler = TripleSampler.of(split.train, None, known, known, recipe.seed)
+    users, items = split.known_users, split.known_items
+    sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
     schedule = None
     if recipe.window:
@@ -133,11 +139,25 @@ def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer,
             recipe.exchange_fraction,
             recipe.exchange_stop,
         )
-    return Trainer(start.copy(), sampler, recipe.step, schedule), steps_per_epoch
+    model = MODELS[recipe.step.model]
+    graph = None if model.GRAPH == "none" else Graph.of(split.train, users, items)
+    dense = model.initial(start.dim, recipe.seed)
+    trainer = Trainer(start.copy(), sampler, recipe.step, schedule, graph, dense)
+    return trainer, steps_per_epoch
 
 
-def _end_epoch(trainer: Trainer, split: Split, state: Progress, steps: int) -> None:
-    quality = evaluate(trainer.table, split.valid, split.train, split.known_items)
+def _validation_users(recipe: Recipe, split: Split) -> I64:
+    """Draw the users that choose the epoch: the same for every method and seed."""
+    users = np.unique(split.valid.users).astype(np.int64)
+    if 0 < recipe.valid_users < len(users):
+        users = np.random.default_rng(0).choice(users, recipe.valid_users, replace=False)
+    return np.sort(users)
+
+
+def _end_epoch(trainer: Trainer, recipe: Recipe, split: Split, state: Progress, steps: int) -> None:
+    current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
+    users = _validation_users(recipe, split)
+    quality = evaluate(current, split.valid, split.train, split.known_items, users)
     epoch = len(state.history) + 1
     state.history.append(
         {
@@ -150,7 +170,15 @@ def _end_epoch(trainer: Trainer, split: Split, state: Progress, steps: int) -> N
     )
     state.loss_sum = 0.0
     if state.best is None or quality.recall[20] > state.best.recall:
-        state.best = Best(epoch, quality.recall[20], trainer.table.copy())
+        dense = {name: values.copy() for name, values in trainer.dense.items()}
+        state.best = Best(epoch, quality.recall[20], trainer.table.copy(), dense)
+
+
+def _finished(recipe: Recipe, state: Progress) -> bool:
+    """Tell whether the epochs are done, or validation has not improved for long enough."""
+    done = len(state.history)
+    waited = done - state.best.epoch if state.best is not None else 0
+    return done >= recipe.epochs or 0 < recipe.patience <= waited
 
 
 def _tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:

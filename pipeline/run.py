@@ -21,7 +21,7 @@ from pipeline.data.split import Pairs, Split
 from pipeline.files import decode_ids, encode_ids, read_json, write_atomic, write_json
 from pipeline.fit import Fitted
 from pipeline.recipes import Recipe
-from pipeline.table import PackedTable
+from pipeline.table import F32, PackedTable
 from pipeline.train import StepConfig
 from sparserec import __version__
 from sparserec.errors import SparseRecError
@@ -39,6 +39,7 @@ class TrainedRun:
         source_sha256: of the dataset's file.
         recipe: of the run.
         table: rows of known users, then known items.
+        dense: the model's dense parameters.
         split: the parts, over one index space.
         metrics: test quality, ``recall@20`` and so on, and ``best_epoch``.
         history: per epoch, see ``Fitted``.
@@ -48,6 +49,7 @@ class TrainedRun:
     source_sha256: str
     recipe: Recipe
     table: PackedTable
+    dense: dict[str, F32]
     split: Split
     metrics: dict[str, float]
     history: list[dict[str, float]]
@@ -64,6 +66,7 @@ def save_run(
         "cols": table.cols,
         "vals": table.vals,
     }
+    arrays |= {f"dense.{name}": values for name, values in fitted.recommender.dense.items()}
     write_atomic(path / "table.safetensors", save(arrays))
     tensors = encode_ids("users", split.user_ids) | encode_ids("items", split.item_ids)
     for name in PARTS:
@@ -120,11 +123,13 @@ def load_run(path: Path) -> TrainedRun:
             described["num_items"],
             recipe.dim,
         )
+        prefix = "dense."
         return TrainedRun(
             described["dataset"],
             described["source_sha256"],
             recipe,
             table,
+            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
             _load_split(path / "split.safetensors", described),
             described["metrics"],
             described["history"],

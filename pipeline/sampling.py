@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.data.interactions import pair_keys
 from pipeline.data.split import Pairs
-from pipeline.draws import NEGATIVES, POSITIVES, SAMPLED_ROWS, bounded, draws
+from pipeline.draws import NEGATIVES, POSITIVES, SAMPLED_ROWS, SHARED_NEGATIVES, bounded, draws
 
 I64 = npt.NDArray[np.int64]
 
@@ -51,10 +51,8 @@ class TripleSampler:
 
     def batch(self, step: int, size: int) -> tuple[I64, I64, I64]:
         """Draw users, positive items and negative items, each int64 (size,)."""
+        users, positives = self.positives(step, size)
         b = np.arange(size)
-        chosen = bounded(draws(self.seed, POSITIVES, step, b), len(self.log))
-        users = self.log.users[chosen].astype(np.int64)
-        positives = self.log.items[chosen].astype(np.int64)
         negatives = np.empty(size, np.int64)
         open_ = b
         for t in range(self.tries):
@@ -64,6 +62,16 @@ class TripleSampler:
             if len(open_) == 0:
                 break
         return users, positives, negatives
+
+    def positives(self, step: int, size: int) -> tuple[I64, I64]:
+        """Draw users and positive items, each int64 (size,)."""
+        chosen = bounded(draws(self.seed, POSITIVES, step, np.arange(size)), len(self.log))
+        return self.log.users[chosen].astype(np.int64), self.log.items[chosen].astype(np.int64)
+
+    def shared_negatives(self, step: int, count: int) -> I64:
+        """Draw items for the whole batch, liked or not, for sampled softmax: int64 (count,)."""
+        value = draws(self.seed, SHARED_NEGATIVES, step, np.arange(count))
+        return bounded(value, self.known_items)
 
     def _liked(self, users: I64, items: I64) -> npt.NDArray[np.bool_]:
         keys = users * self.num_items + items
@@ -86,5 +94,15 @@ def sampled_rows(log: Pairs, num_users: int, window: int, size: int, seed: int) 
     rows = np.empty(2 * len(chosen), np.int64)
     rows[0::2] = log.users[chosen]
     rows[1::2] = num_users + log.items[chosen]
+    return _first_distinct(rows, size)
+
+
+def uniform_rows(num_rows: int, window: int, size: int, seed: int) -> I64:
+    """Draw the rows S of a window, each as likely as another: int64 (at most size,), ascending."""
+    values = draws(seed, SAMPLED_ROWS, window, np.arange(16 * size))
+    return _first_distinct(bounded(values, num_rows), size)
+
+
+def _first_distinct(rows: I64, size: int) -> I64:
     distinct, first = np.unique(rows, return_index=True)
     return np.sort(distinct[np.argsort(first, kind="stable")[:size]])

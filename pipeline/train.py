@@ -1,26 +1,36 @@
 """The training step on packed tables, for the host and for the golden losses of a device.
 
-No tensor of N d is made: parameters, gradients, optimizer state and accumulators are packed or as
-small as one batch's tile (SparseRec's sampled backward, arXiv 2411.12205).
+No tensor of N d is made for MF and NeuMF: parameters, gradients, optimizer state and accumulators
+are packed or as small as one batch's tile (SparseRec's sampled backward, arXiv 2411.12205).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
+from pipeline.backward import (
+    Gradients,
+    Objective,
+    layered_gradients,
+    linear_gradients,
+    tile_gradients,
+)
 from pipeline.exchange import Schedule, exchange
-from pipeline.models import mf
+from pipeline.graph import ColumnBlocks, Graph
+from pipeline.losses import LossName
+from pipeline.models import MODELS, ModelName
 from pipeline.optimizers import STATE, OptimizerName, update
-from pipeline.sampling import TripleSampler, sampled_rows
+from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
 from pipeline.table import F32, I64, PackedTable
+
+Grow = Literal["cumulative", "magnitude", "instant", "random"]
+Importance = Literal["frequency", "uniform", "all"]
+Backward = Literal["packed", "literal"]
 
 
 @dataclass(frozen=True)
@@ -28,23 +38,36 @@ class StepConfig:
     """What one training step does; the same fields are in a bundle's ``manifest.training``.
 
     Attributes:
+        model: the base recommender.
+        loss: ``bpr``, ``bce`` (one negative an example) or ``softmax`` (shared negatives).
         optimizer: ``sgd`` or ``adam``.
         learning_rate: of the optimizer.
-        l2: penalty on the rows of a triple.
-        batch_size: triples a step.
+        l2: penalty on the rows of an example.
+        batch_size: examples a step.
+        negatives: K, items that the batch shares under ``softmax``.
         sampled_fraction: |S| / N, rows that get a dense gradient in a window.
+        importance: how S is drawn: in proportion to the rows' training frequency, uniformly, or
+            not at all: every row.
+        backward: ``packed``: active entries of every touched row are trained, and only regrowth
+            looks at S. ``literal``: rows outside S get no gradient at all.
         floor: least active entries of a row.
-        grow: gradients that growing looks at: ``cumulative`` over the window, or of its last
-            batch only (``instant``, as SET's successors do; the baseline).
+        grow: what growing looks at: ``cumulative``, gradients summed over the window;
+            ``magnitude``, their absolute values summed; ``instant``, the window's last batch
+            alone (RigL's rule); ``random``, nothing (SET's rule).
     """
 
+    model: ModelName = "mf"
+    loss: LossName = "bpr"
     optimizer: OptimizerName = "adam"
     learning_rate: float = 0.01
     l2: float = 0.01
     batch_size: int = 1024
+    negatives: int = 1024
     sampled_fraction: float = 0.5
+    importance: Importance = "frequency"
+    backward: Backward = "packed"
     floor: int = 2
-    grow: Literal["cumulative", "instant"] = "cumulative"
+    grow: Grow = "cumulative"
 
 
 @dataclass
@@ -53,11 +76,14 @@ class Trainer:
 
     Attributes:
         table: replaced at each exchange, changed in place otherwise.
-        sampler: draws triples.
+        sampler: draws the examples.
         config: of a step.
         schedule: of the mask updates; None keeps the mask.
+        graph: of the training interactions, for models that need one.
+        dense: the model's dense parameters, changed in place.
         state: optimizer state, arrays (nnz,) in the order of the table's entries.
-        sampled: int64 (|S|,), this window's rows.
+        dense_state: the same for each dense parameter.
+        sampled: int64 (|S|,), this window's rows, ascending.
         sums: float32 (|S|, d), their gradients so far.
         exchanged: entries exchanged over the whole run.
     """
@@ -66,84 +92,116 @@ class Trainer:
     sampler: TripleSampler
     config: StepConfig
     schedule: Schedule | None
+    graph: Graph | None = None
+    dense: dict[str, F32] = field(default_factory=dict)
     step: int = 0
     state: dict[str, F32] = field(default_factory=dict)
+    dense_state: dict[str, dict[str, F32]] = field(default_factory=dict)
     sampled: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     sums: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     exchanged: int = 0
 
     def __post_init__(self) -> None:
-        for name in STATE[self.config.optimizer]:
+        names = STATE[self.config.optimizer]
+        for name in names:
             self.state.setdefault(name, np.zeros(self.table.nnz, np.float32))
+        for key, values in self.dense.items():
+            self.dense_state.setdefault(key, {name: np.zeros_like(values) for name in names})
+        if (MODELS[self.config.model].GRAPH != "none") != (self.graph is not None):
+            raise ValueError(f"model {self.config.model}: its graph is missing, or it has none")
 
     def run_step(self) -> float:
         """Do one step and, where a window ends, the mask update. Returns the loss."""
+        config = self.config
         if self.schedule is not None and self.step % self.schedule.window == 0:
             self._begin_window(self.step // self.schedule.window)
-        users, positives, negatives = self.sampler.batch(self.step, self.config.batch_size)
-        offset = self.table.num_users
-        slots = np.concatenate([users, offset + positives, offset + negatives])
-        rows, inverse = np.unique(slots, return_inverse=True)
-        tile, _, found = self.table.gather(rows)
-        with _one_thread():
-            loss, grads = _gradients(tile, inverse, self.config.l2)
-        update(
-            self.config.optimizer,
-            self.table.vals,
-            grads[found.slot, found.col],
-            found.index,
-            self.state,
-            self.config.learning_rate,
-            self.step,
-        )
+        found = self._gradients(self._slots())
+        self._update_entries(found)
+        for name, values in self.dense.items():
+            state = self.dense_state[name]
+            grads = found.dense[name]
+            update(config.optimizer, values, grads, None, state, config.learning_rate, self.step)
         if self.schedule is not None:
-            self._end_of_step(self.schedule, rows, grads)
+            self._end_of_step(self.schedule, found)
         self.step += 1
-        return loss
+        return found.loss
+
+    def replace_table(self, table: PackedTable, state: dict[str, F32]) -> None:
+        """Go on with another table of the same rows, and the optimizer state of its entries."""
+        self.table, self.state = table, state
+        self.__dict__.pop("_blocks", None)
+
+    @cached_property
+    def _blocks(self) -> ColumnBlocks:
+        return ColumnBlocks(self.table)
+
+    def _slots(self) -> I64:
+        """Draw the batch: the rows of users, of positives and of negatives."""
+        sampler, size, offset = self.sampler, self.config.batch_size, self.table.num_users
+        if self.config.loss == "softmax":
+            users, positives = sampler.positives(self.step, size)
+            negatives = sampler.shared_negatives(self.step, self.config.negatives)
+        else:
+            users, positives, negatives = sampler.batch(self.step, size)
+        return np.concatenate([users, offset + positives, offset + negatives])
+
+    def _gradients(self, slots: I64) -> Gradients:
+        config, size = self.config, self.config.batch_size
+        objective = Objective(config.model, config.loss, config.l2, self.sampler.known_items)
+        if self.graph is None:
+            return tile_gradients(objective, self.table, slots, self.dense, size)
+        wanted = self.sampled if self._accumulates() else self.sampled[:0]
+        if MODELS[config.model].GRAPH == "linear":
+            return linear_gradients(objective, self.graph, self._blocks, slots, wanted, size)
+        return layered_gradients(objective, self.graph, self.table, slots, wanted, self.dense, size)
+
+    def _update_entries(self, found: Gradients) -> None:
+        index, grads = found.index, found.entries
+        if self.config.backward == "literal" and self.schedule is not None:
+            index = np.arange(self.table.nnz) if index is None else index
+            rows = np.searchsorted(self.table.row_ptr, index, side="right") - 1
+            chosen = _contains(self.sampled, rows)
+            index, grads = index[chosen], grads[chosen]
+        config, vals = self.config, self.table.vals
+        update(config.optimizer, vals, grads, index, self.state, config.learning_rate, self.step)
 
     def _begin_window(self, window: int) -> None:
-        size = max(1, math.floor(self.config.sampled_fraction * self.table.num_rows + 0.5))
-        self.sampled = sampled_rows(
-            self.sampler.log, self.table.num_users, window, size, self.sampler.seed
-        )
-        self.sums = np.zeros((len(self.sampled), self.table.dim), np.float32)
+        num_rows, seed = self.table.num_rows, self.sampler.seed
+        size = max(1, math.floor(self.config.sampled_fraction * num_rows + 0.5))
+        if self.config.importance == "all":
+            self.sampled = np.arange(num_rows)
+        elif self.config.importance == "uniform":
+            self.sampled = uniform_rows(num_rows, window, size, seed)
+        else:
+            log, num_users = self.sampler.log, self.table.num_users
+            self.sampled = sampled_rows(log, num_users, window, size, seed)
+        self.sums = np.zeros((0, self.table.dim), np.float32)
 
-    def _end_of_step(self, schedule: Schedule, rows: I64, grads: F32) -> None:
-        ends = (self.step + 1) % schedule.window == 0
-        if self.config.grow == "cumulative" or ends:
-            # Both are ascending and distinct, so this finds the sampled rows of this batch.
-            place = np.minimum(np.searchsorted(self.sampled, rows), len(self.sampled) - 1)
-            here = self.sampled[place] == rows
-            self.sums[place[here]] += grads[here]
+    def _accumulates(self) -> bool:
+        """Tell whether this step's gradients count: all of a window's, its last, or none."""
+        if self.schedule is None or self.config.grow == "random":
+            return False
+        return self.config.grow != "instant" or (self.step + 1) % self.schedule.window == 0
+
+    def _end_of_step(self, schedule: Schedule, found: Gradients) -> None:
+        if self._accumulates():
+            if len(self.sums) == 0:  # not before, so that an instant gradient needs no window of it
+                self.sums = np.zeros((len(self.sampled), self.table.dim), np.float32)
+            _, place, here = np.intersect1d(
+                self.sampled, found.rows, assume_unique=True, return_indices=True
+            )
+            whole = found.whole[here]
+            self.sums[place] += np.abs(whole) if self.config.grow == "magnitude" else whole
         fraction = schedule.fraction_after(self.step)
         if fraction > 0:
-            self.table, self.state, count = exchange(
+            table, state, count = exchange(
                 self.table, self.sampled, self.sums, fraction, self.config.floor, self.state
             )
+            self.replace_table(table, state)
             self.exchanged += count
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch to one thread: a tile is too small to share.
-
-    Measured with 1,024 triples at d = 64 on 2 cores that other work kept busy: a step of 3.5 ms
-    took 200 ms on two threads, which spin while they wait for each other.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _gradients(tile: F32, inverse: I64, l2: float) -> tuple[float, F32]:
-    """Loss and its gradient by the distinct rows of a batch: tile (U, d), inverse (3B,)."""
-    rows = torch.from_numpy(tile).requires_grad_()
-    # Not rows[inverse]: its backward adds with atomics, in an order that changes from run to run.
-    slots = F.embedding(torch.from_numpy(inverse), rows)  # (3B, d)
-    weight = torch.ones(len(inverse) // mf.SLOTS_PER_EXAMPLE)
-    loss = mf.bpr_loss(slots, weight, l2)
-    (grads,) = torch.autograd.grad(loss, rows)
-    return float(loss.detach()), grads.numpy()
+def _contains(sorted_values: I64, values: I64) -> np.ndarray:
+    place = np.minimum(np.searchsorted(sorted_values, values), len(sorted_values) - 1)
+    found: np.ndarray = sorted_values[place] == values
+    return found

@@ -14,6 +14,7 @@ from pipeline.evaluate import evaluate
 from pipeline.fit import fit, known_only
 from pipeline.incremental import Incremental, incremental_trainer
 from pipeline.recipes import Recipe
+from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from sparserec.errors import SparseRecError
 
@@ -63,7 +64,9 @@ def device_trials(recipe: Recipe, device: Incremental, split: Split) -> Iterator
         for epoch in range(1, tried.epochs + 1):
             while trainer.step < epoch * (steps // tried.epochs):
                 trainer.run_step()
-            recall = evaluate(trainer.table, later, join(past, log), known_items).recall[20]
+            recall = evaluate(
+                Recommender(trainer.table), later, join(past, log), known_items
+            ).recall[20]
             if recall > best.recall:
                 best = Trial(learning_rate, l2, epoch, recall)
         yield best

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from export import verify
 from export.lower import lower
-from export.step import step_methods, update_chunk
-from pipeline.models import mf
+from export.step import step_methods, tile_loss, update_chunk
 
 F64 = NDArray[np.float64]
 SHAPES = [(1, 4, 0.0), (3, 8, 0.5), (5, 17, 1e-4), (32, 64, 0.01), (2, 128, 1.0)]
@@ -110,7 +109,7 @@ def test_gradients_are_those_of_autograd(step: Step, seed: int, kind: str, paddi
     inputs = draw_tile(step, seed, kind, padding, 0.3).tensors()
     rows, mask, _, weight = inputs
     tile = (rows * mask).requires_grad_()
-    loss = mf.bpr_loss(tile, weight, step.l2)
+    loss = tile_loss(tile, weight, step.l2)
     (wanted,) = torch.autograd.grad(loss, tile)
     found_loss, grads = step.run("gradients", *inputs)
     keep = (inputs[1] > 0) | (inputs[2] > 0)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.split import Pairs
 from pipeline.evaluate import evaluate
+from pipeline.recommender import Recommender
 from pipeline.table import PackedTable
 
 
@@ -42,7 +43,7 @@ def test_agrees_with_trec_eval(seed: int) -> None:
     }
     measures = {"recall.5,10,20", "ndcg_cut.5,10,20"}
     reference = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)
-    quality = evaluate(table, held_out, seen, known)
+    quality = evaluate(Recommender(table), held_out, seen, known)
     assert len(quality.users) == len(truth)
     for k in (5, 10, 20):
         mean = np.mean([reference[u][f"recall_{k}"] for u in truth])
@@ -55,7 +56,7 @@ def test_fewer_items_than_the_cutoff() -> None:
     table = PackedTable.from_dense(np.ones((4, 2), np.float32), np.ones((4, 2), bool), 1)
     held_out = Pairs(np.zeros(3, np.int32), np.arange(3, dtype=np.int32), None)
     nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
-    quality = evaluate(table, held_out, nothing, 3)
+    quality = evaluate(Recommender(table), held_out, nothing, 3)
     assert quality.recall[20] == 1
     assert quality.ndcg[20] == pytest.approx(1)
 
@@ -64,4 +65,4 @@ def test_nothing_held_out_is_refused() -> None:
     table = PackedTable.from_dense(np.ones((2, 2), np.float32), np.ones((2, 2), bool), 1)
     nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
     with pytest.raises(ValueError, match="held-out"):
-        evaluate(table, nothing, nothing, 1)
+        evaluate(Recommender(table), nothing, nothing, 1)

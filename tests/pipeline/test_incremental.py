@@ -8,6 +8,7 @@ from pipeline.evaluate import evaluate
 from pipeline.fit import fit, known_only
 from pipeline.incremental import Incremental, incremental_trainer
 from pipeline.recipes import sparserec
+from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from pipeline.tune import DEVICE_GRID, device_trials
 
@@ -28,8 +29,8 @@ def test_learning_on_raises_recall_on_what_comes_after() -> None:
     assert trainer.exchanged > 0
     assert trainer.table.nnz == table.nnz
     seen = join(past, log)
-    first = evaluate(table, later, seen, known).recall[20]
-    assert evaluate(trainer.table, later, seen, known).recall[20] > first
+    first = evaluate(Recommender(table), later, seen, known).recall[20]
+    assert evaluate(Recommender(trainer.table), later, seen, known).recall[20] > first
 
 
 def test_the_device_is_tuned_on_the_past_alone() -> None:

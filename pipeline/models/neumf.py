@@ -1,0 +1,76 @@
+"""NeuMF (He et al., WWW 2017): generalised matrix factorisation beside a multi-layer perceptron.
+
+A row's first half serves GMF, its second half the perceptron, so that one table holds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.table import F32
+
+GRAPH: Literal["none", "linear", "layers"] = "none"
+PAIR_FLOATS = 64
+LAYERS = 3
+
+
+def initial(dim: int, seed: int) -> dict[str, F32]:
+    """Draw the perceptron (d -> d/2 -> d/4 -> d/8) by He's rule; the output sums GMF's products.
+
+    Args:
+        dim: d, a multiple of 8.
+        seed: of the draw.
+    """
+    if dim % 8:
+        raise ValueError(f"NeuMF halves its layers three times: dim {dim} is not a multiple of 8")
+    rng = np.random.default_rng(seed)
+    dense: dict[str, F32] = {}
+    for layer in range(LAYERS):
+        width = dim >> layer
+        weight = rng.normal(0.0, np.sqrt(2 / width), (width // 2, width))
+        dense[f"layer{layer}.weight"] = weight.astype(np.float32)
+        dense[f"layer{layer}.bias"] = np.zeros(width // 2, np.float32)
+    # Equal weights start GMF as plain MF, which the start of the table was made for.
+    dense["output.gmf"] = np.ones(dim // 2, np.float32)
+    dense["output.mlp"] = rng.normal(0.0, np.sqrt(8 / dim), dim // 8).astype(np.float32)
+    return dense
+
+
+def propagate(
+    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+) -> Tensor:
+    """Use the rows as they are."""
+    return rows
+
+
+def pair_scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
+    """Score users (B, d) with items (B, d), row by row: float32 (B,) (equation 12, no sigmoid)."""
+    user, item = users.chunk(2, dim=1), items.chunk(2, dim=1)
+    gmf = (user[0] * item[0] * dense["output.gmf"]).sum(dim=1)
+    hidden = torch.cat([user[1], item[1]], dim=1)
+    for layer in range(LAYERS):
+        weight, bias = dense[f"layer{layer}.weight"], dense[f"layer{layer}.bias"]
+        hidden = F.relu(F.linear(hidden, weight, bias))
+    return gmf + (hidden * dense["output.mlp"]).sum(dim=1)
+
+
+def scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
+    """Score users (1, A, d) with items (1, C, d): (1, A, C).
+
+    The first layer is linear in the pair's two halves: each side is multiplied once.
+    """
+    user, item = users[0].chunk(2, dim=1), items[0].chunk(2, dim=1)
+    gmf = (user[0] * dense["output.gmf"]) @ item[0].T  # (A, C)
+    to_user, to_item = dense["layer0.weight"].chunk(2, dim=1)
+    left, right = user[1] @ to_user.T + dense["layer0.bias"], item[1] @ to_item.T
+    hidden = F.relu(left[:, None] + right[None])  # (A, C, d/2)
+    for layer in range(1, LAYERS):
+        weight, bias = dense[f"layer{layer}.weight"], dense[f"layer{layer}.bias"]
+        hidden = F.relu(F.linear(hidden, weight, bias))
+    return (gmf + hidden @ dense["output.mlp"])[None]

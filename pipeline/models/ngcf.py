@@ -1,0 +1,68 @@
+"""NGCF (Wang et al., SIGIR 2019): message passing with weights and an interaction term."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from pipeline.models.inner_product import PAIR_FLOATS, pair_scores, scores
+from pipeline.table import F32
+
+__all__ = ["GRAPH", "PAIR_FLOATS", "initial", "pair_scores", "propagate", "scores"]
+
+GRAPH: Literal["none", "linear", "layers"] = "layers"
+LAYERS = 3
+SLOPE = 0.2
+"""Of LeakyReLU below 0, as in the authors' code."""
+
+
+def initial(dim: int, seed: int) -> dict[str, F32]:
+    """Draw W1, W2 (d, d) of each layer by Glorot's rule, with zero biases (d,)."""
+    rng = np.random.default_rng(seed)
+    bound = np.sqrt(6 / (2 * dim))
+    dense: dict[str, F32] = {}
+    for layer in range(LAYERS):
+        for kind in ("sum", "product"):
+            weight = rng.uniform(-bound, bound, (dim, dim))
+            dense[f"{kind}{layer}.weight"] = weight.astype(np.float32)
+            dense[f"{kind}{layer}.bias"] = np.zeros(dim, np.float32)
+    return dense
+
+
+def propagate(
+    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+) -> Tensor:
+    """Concatenate the table and the normalised outputs of each layer (equations 7 and 9).
+
+    No message or node dropout: a run is a function of its seed and step alone.
+
+    Args:
+        rows: float32 (N, d).
+        aggregate: the product with the symmetrically normalised adjacency A, without self-loops.
+        dense: from ``initial``.
+
+    Returns:
+        float32 (N, (LAYERS + 1) d).
+    """
+
+    def layer(rows: Tensor, i: int) -> Tensor:
+        around = aggregate(rows)
+        summed = F.linear(around + rows, dense[f"sum{i}.weight"], dense[f"sum{i}.bias"])
+        product = F.linear(around * rows, dense[f"product{i}.weight"], dense[f"product{i}.bias"])
+        return F.leaky_relu(summed + product, SLOPE)
+
+    outputs = [rows]
+    for i in range(LAYERS):
+        # Only a layer's input is kept for the backward pass; the rest is computed again there.
+        if rows.requires_grad:
+            rows = checkpoint(layer, rows, i, use_reentrant=False)
+        else:
+            rows = layer(rows, i)
+        outputs.append(F.normalize(rows, dim=1))
+    return torch.cat(outputs, dim=1)

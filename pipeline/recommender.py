@@ -1,0 +1,72 @@
+"""A trained model: its table, its dense parameters, its graph, and the scores they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.graph import ColumnBlocks, Graph
+from pipeline.models import MODELS, ModelName
+from pipeline.table import F32, I64, PackedTable
+
+SCORES_AT_A_TIME = 1 << 24
+"""Memory is flat in the number of users: at most this many float32 numbers of scores at a time."""
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """What scores users and items.
+
+    Attributes:
+        table: trained.
+        model: the base recommender it was trained for.
+        dense: that model's dense parameters.
+        graph: of the training interactions, for models that need one.
+    """
+
+    table: PackedTable
+    model: ModelName = "mf"
+    dense: dict[str, F32] = field(default_factory=dict)
+    graph: Graph | None = None
+
+    @cached_property
+    def _dense(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(values) for name, values in self.dense.items()}
+
+    @cached_property
+    def _propagated(self) -> Tensor | None:
+        """Give all vectors (N, w') of a model with a graph; rows are unpacked as needed else."""
+        if self.graph is None:
+            return None
+        model, num_rows = MODELS[self.model], self.table.num_rows
+        with torch.no_grad():
+            if model.GRAPH == "linear":
+                blocks = ColumnBlocks(self.table)
+                found = blocks.propagate(model, self.graph, np.arange(num_rows))
+                return torch.from_numpy(found)
+            rows = torch.from_numpy(self.table.dense(0, num_rows))
+            return model.propagate(rows, self.graph.aggregate, self._dense)
+
+    def vectors(self, rows: I64) -> Tensor:
+        """Give what scores are made from, for rows (R,): float32 (R, w')."""
+        if self._propagated is not None:
+            return self._propagated[torch.from_numpy(rows)]
+        return torch.from_numpy(self.table.gather(rows)[0])
+
+    def items(self, count: int) -> Tensor:
+        """Give the vectors of items [0, count): float32 (count, w')."""
+        return self.vectors(self.table.num_users + np.arange(count))
+
+    def scores(self, users: I64, items: Tensor) -> Tensor:
+        """Score users (A,) with item vectors (C, w'): float32 (A, C)."""
+        with torch.no_grad():
+            scored = MODELS[self.model].scores(self.vectors(users)[None], items[None], self._dense)
+        return scored.squeeze(0)
+
+    def users_at_a_time(self, items: int) -> int:
+        """Give how many users ``scores`` may take at once, so that memory stays flat."""
+        return max(1, min(256, SCORES_AT_A_TIME // (items * MODELS[self.model].PAIR_FLOATS)))

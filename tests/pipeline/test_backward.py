@@ -1,0 +1,161 @@
+"""Steps of every model against a dense PyTorch model that knows nothing of packing."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pipeline.exchange import Schedule
+from pipeline.losses import LossName
+from pipeline.models import MODELS, ModelName
+from pipeline.train import Grow, StepConfig, Trainer
+from tests.pipeline.graphs import DIM, ITEMS, USERS, trainer
+
+CASES = [
+    ("mf", "bpr"),
+    ("mf", "softmax"),
+    ("neumf", "bce"),
+    ("ngcf", "bpr"),
+    ("lightgcn", "bpr"),
+    ("lightgcn", "softmax"),
+]
+
+
+def dense_loss(
+    made: Trainer,
+    weight: torch.Tensor,
+    dense: dict[str, torch.Tensor],
+    adjacency: torch.Tensor,
+    step: int,
+) -> torch.Tensor:
+    """The loss of a step's batch on a whole dense table, from the definitions."""
+    config, sampler = made.config, made.sampler
+    model = MODELS[config.model]
+    vectors = model.propagate(weight, lambda x: adjacency @ x, dense)
+    size = config.batch_size
+    if config.loss == "softmax":
+        users, items = sampler.positives(step, size)
+        wrong = sampler.shared_negatives(step, config.negatives)
+    else:
+        users, items, wrong = sampler.batch(step, size)
+    u, p, n = (torch.from_numpy(x) for x in (users, USERS + items, USERS + wrong))
+    positive = model.pair_scores(vectors[u], vectors[p], dense)
+    squares = weight[u].square().sum(1) + weight[p].square().sum(1)
+    if config.loss == "softmax":
+        scores = torch.cat([positive[:, None], vectors[u] @ vectors[n].T], dim=1)
+        scores[:, 1:] += np.log(ITEMS / len(wrong))
+        loss = F.cross_entropy(scores, torch.zeros(size, dtype=torch.long), reduction="none")
+        squares = squares + weight[n].square().sum(1).mean()
+    else:
+        negative = model.pair_scores(vectors[u], vectors[n], dense)
+        squares = squares + weight[n].square().sum(1)
+        if config.loss == "bpr":
+            loss = -F.logsigmoid(positive - negative)
+        else:
+            loss = -F.logsigmoid(positive) - F.logsigmoid(-negative)
+    return (loss + config.l2 / 2 * squares).mean()
+
+
+def leaves(made: Trainer) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    weight = torch.from_numpy(made.table.dense(0, USERS + ITEMS)).requires_grad_()
+    dense = {k: torch.from_numpy(v.copy()).requires_grad_() for k, v in made.dense.items()}
+    return weight, dense
+
+
+@pytest.mark.parametrize(("model", "loss"), CASES)
+def test_sgd_steps_equal_a_masked_dense_model(model: ModelName, loss: LossName) -> None:
+    config = StepConfig(model, loss, "sgd", 0.05, 0.02, batch_size=60, negatives=17)
+    made, mask, adjacency = trainer(3, config)
+    weight, dense = leaves(made)
+    for step in range(6):
+        value = dense_loss(made, weight, dense, adjacency, step)
+        grads = torch.autograd.grad(value, [weight, *dense.values()])
+        with torch.no_grad():
+            weight -= 0.05 * grads[0] * torch.from_numpy(mask)
+            for parameter, grad in zip(dense.values(), grads[1:], strict=True):
+                parameter.sub_(grad, alpha=0.05)
+        assert made.run_step() == pytest.approx(value.item(), abs=2e-5)
+    got = made.table.dense(0, USERS + ITEMS)
+    np.testing.assert_allclose(got, weight.detach().numpy(), atol=2e-5)
+    assert (got[~mask] == 0).all()
+    for name, parameter in dense.items():
+        np.testing.assert_allclose(made.dense[name], parameter.detach().numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "ngcf"])
+def test_adam_on_a_graph_model_is_pytorchs(model: ModelName) -> None:
+    """Every row has a gradient in every step, so lazy Adam is Adam."""
+    config = StepConfig(model, "bpr", "adam", 0.01, 0.02, batch_size=60)
+    made, mask, adjacency = trainer(4, config)
+    weight, dense = leaves(made)
+    reference = torch.optim.Adam([weight, *dense.values()], lr=0.01)
+    for step in range(6):
+        reference.zero_grad()
+        dense_loss(made, weight, dense, adjacency, step).backward()  # type: ignore[no-untyped-call]
+        assert weight.grad is not None
+        weight.grad *= torch.from_numpy(mask)
+        reference.step()
+        made.run_step()
+    got = made.table.dense(0, USERS + ITEMS)
+    # Adam divides by a gradient's own size: where it is near 0, rounding decides its sign.
+    close = np.abs(got - weight.detach().numpy()) < 1e-3
+    assert close.mean() > 0.995
+
+
+@pytest.mark.parametrize("grow", ["cumulative", "magnitude", "instant"])
+@pytest.mark.parametrize("model", ["mf", "lightgcn", "ngcf"])
+def test_sums_are_those_of_the_dense_gradient(model: ModelName, grow: Grow) -> None:
+    config = StepConfig(
+        model, "bpr", "sgd", 0.05, 0.02, 40, sampled_fraction=0.5, importance="uniform", grow=grow
+    )
+    made, mask, adjacency = trainer(5, config, Schedule(100, 5, 0.0))
+    weight, dense = leaves(made)
+    sums = torch.zeros_like(weight)
+    for step in range(5):
+        value = dense_loss(made, weight, dense, adjacency, step)
+        grads = torch.autograd.grad(value, [weight, *dense.values()])
+        if grow != "instant" or step == 4:
+            sums += grads[0].abs() if grow == "magnitude" else grads[0]
+        with torch.no_grad():
+            weight -= 0.05 * grads[0] * torch.from_numpy(mask)
+            for parameter, grad in zip(dense.values(), grads[1:], strict=True):
+                parameter.sub_(grad, alpha=0.05)
+        made.run_step()
+    assert len(made.sampled) == round(0.5 * (USERS + ITEMS))
+    np.testing.assert_allclose(made.sums, sums.numpy()[made.sampled], atol=2e-5)
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_the_literal_reading_trains_sampled_rows_only(model: ModelName) -> None:
+    config = StepConfig(
+        model, "bpr", "sgd", 0.05, 0.02, 60, sampled_fraction=0.3, backward="literal"
+    )
+    made, _, _ = trainer(6, config, Schedule(100, 50, 0.2))
+    before = made.table.dense(0, USERS + ITEMS)
+    made.run_step()
+    moved = (made.table.dense(0, USERS + ITEMS) != before).any(axis=1)
+    assert moved.any()
+    assert set(np.flatnonzero(moved)) <= set(made.sampled.tolist())
+
+
+def test_a_graph_model_without_a_graph_is_refused() -> None:
+    made, _, _ = trainer(1, StepConfig())
+    with pytest.raises(ValueError, match="lightgcn"):
+        Trainer(made.table, made.sampler, StepConfig(model="lightgcn"), None)
+
+
+def test_lightgcn_makes_no_table_sized_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of columns: nothing with N rows is as wide as the table."""
+    made, _, _ = trainer(2, StepConfig(model="lightgcn", sampled_fraction=0.2), Schedule(9, 3, 0.2))
+    assert made.graph is not None
+    widths: list[int] = []
+    aggregate = type(made.graph).aggregate
+
+    def watched(self: object, rows: torch.Tensor) -> torch.Tensor:
+        widths.append(rows.shape[1])
+        return aggregate(self, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(made.graph), "aggregate", watched)
+    made.run_step()
+    assert max(widths) == 16
+    assert sum(widths) == 2 * 3 * DIM
