@@ -36,6 +36,9 @@ class MethodChoice(StrEnum):
     static = "static"
     set = "set"
     rigl = "rigl"
+    dsl = "dsl"
+    magnitude = "magnitude"
+    small = "small"
 
 
 class ModelChoice(StrEnum):

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,18 @@ from pipeline.evaluate import Quality, evaluate
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
-from pipeline.nmf import factorise, nmf_table, random_table
+from pipeline.nmf import (
+    Factors,
+    factorise,
+    factorise_cached,
+    nmf_table,
+    random_table,
+    side_by_side,
+)
+from pipeline.prune import gradual_density, magnitude_prune, small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
+from pipeline.regrowth import set_schedule
 from pipeline.sampling import TripleSampler, join
 from pipeline.table import I64, PackedTable
 from pipeline.train import Trainer
@@ -52,20 +61,40 @@ class Fitted:
         return self.recommender.table
 
 
-def initial_table(recipe: Recipe, split: Split) -> PackedTable:
-    """Build the table that training starts from, for the users and items of the past."""
-    num_users, num_items = split.known_users, split.known_items
+def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> PackedTable:
+    """Build the table that training starts from, for the users and items of the past.
+
+    Args:
+        recipe: of the run.
+        split: of the data.
+        cache: folder where factors are kept for other runs on the same interactions.
+    """
+    users, items, seed = split.known_users, split.known_items, recipe.seed
     floor, scale = recipe.step.floor, recipe.value_scale
+    if recipe.method == "small":
+        dim = small_dim(recipe.dim, recipe.density)
+        return random_table(users, items, dim, 1.0, 0, scale, seed)
     if recipe.start == "random":
-        return random_table(
-            num_users, num_items, recipe.dim, recipe.density, floor, scale, recipe.seed
-        )
-    factors = factorise(split.train, num_users, num_items, recipe.dim, recipe.seed)
+        density = 1.0 if recipe.method == "magnitude" else recipe.density
+        return random_table(users, items, recipe.dim, density, floor, scale, seed)
+    factors = _factors(recipe, split, cache)
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale)
     if recipe.start == "nmf-mask":
-        rng = np.random.default_rng(recipe.seed)
+        rng = np.random.default_rng(seed)
         table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
     return table
+
+
+def _factors(recipe: Recipe, split: Split, cache: Path | None) -> Factors:
+    """Factor the training interactions; NeuMF's two halves get the same factors each."""
+    users, items = split.known_users, split.known_items
+    halves = 2 if recipe.step.model == "neumf" else 1
+    rank = recipe.dim // halves
+    if cache is None:
+        found = factorise(split.train, users, items, rank, recipe.seed, recipe.nmf)
+    else:
+        found = factorise_cached(split.train, users, items, rank, recipe.seed, recipe.nmf, cache)
+    return side_by_side([found] * halves)
 
 
 def held_out(split: Split) -> Pairs:
@@ -113,6 +142,7 @@ def fit(
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
                 state.loss_sum += trainer.run_step()
+                _prune(trainer, recipe, steps_per_epoch)
             if trainer.step == end:
                 _end_epoch(trainer, recipe, split, state, steps_per_epoch)
                 _tell(progress, recipe, state)
@@ -131,19 +161,36 @@ def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer,
     users, items = split.known_users, split.known_items
     sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
-    schedule = None
-    if recipe.window:
-        schedule = Schedule(
-            recipe.epochs * steps_per_epoch,
-            recipe.window,
-            recipe.exchange_fraction,
-            recipe.exchange_stop,
-        )
+    schedule = _schedule(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]
     graph = None if model.GRAPH == "none" else Graph.of(split.train, users, items)
     dense = model.initial(start.dim, recipe.seed)
     trainer = Trainer(start.copy(), sampler, recipe.step, schedule, graph, dense)
     return trainer, steps_per_epoch
+
+
+def _schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
+    if recipe.window == 0 or recipe.method == "magnitude":
+        return None
+    steps, fraction = recipe.epochs * steps_per_epoch, recipe.exchange_fraction
+    if recipe.method == "set":
+        return set_schedule(steps, steps_per_epoch, fraction)
+    return Schedule(steps, recipe.window, fraction, recipe.exchange_stop, recipe.exchange_least)
+
+
+PRUNING = (0.1, 0.5)
+"""Gradual pruning begins and ends at these parts of a run; the rest is fine-tuning."""
+
+
+def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
+    """Prune by magnitude, every window, down to the recipe's density."""
+    if recipe.method != "magnitude" or trainer.step % recipe.window:
+        return
+    begin, end = (int(part * recipe.epochs * steps_per_epoch) for part in PRUNING)
+    density = gradual_density(trainer.step, begin, end, recipe.density)
+    if density < trainer.table.density:
+        floor = recipe.step.floor
+        trainer.replace_table(*magnitude_prune(trainer.table, density, floor, trainer.state))
 
 
 def _validation_users(recipe: Recipe, split: Split) -> I64:
@@ -169,7 +216,9 @@ def _end_epoch(trainer: Trainer, recipe: Recipe, split: Split, state: Progress, 
         }
     )
     state.loss_sum = 0.0
-    if state.best is None or quality.recall[20] > state.best.recall:
+    # While it is pruned a table is over its budget, and no answer.
+    within = trainer.table.density <= recipe.density + 1e-3 or recipe.method == "small"
+    if within and (state.best is None or quality.recall[20] > state.best.recall):
         dense = {name: values.copy() for name, values in trainer.dense.items()}
         state.best = Best(epoch, quality.recall[20], trainer.table.copy(), dense)
 
@@ -188,7 +237,7 @@ def _tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
 
 
 def _fingerprint(recipe: Recipe, split: Split) -> str:
-    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode())
     for part in (split.train, split.valid):
         digest.update(np.ascontiguousarray(part.users).tobytes())
         digest.update(np.ascontiguousarray(part.items).tobytes())

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
+from pipeline.data.interactions import pair_keys
 from pipeline.data.split import Pairs
+from pipeline.files import write_atomic
 from pipeline.table import F32, Bool, PackedTable
 from sparserec.errors import SparseRecError
 
-NMF_ITERATIONS = 30
+CHUNK_ROWS = 16_384
+"""Rows ranked in one go, so that no (N, d) array of indices is made."""
+
+
+@dataclass(frozen=True)
+class NmfOptions:
+    """How interactions are factored.
+
+    Attributes:
+        normalisation: of the user-item matrix R. ``none``: ones. ``degree``: D_u^-1/2 R D_i^-1/2,
+            the adjacency that LightGCN propagates on. ``ppmi``: the positive part of
+            log(|R| / (d_u d_i)), positive pointwise mutual information, which Levy and Goldberg
+            (NeurIPS 2014) factor for words and contexts.
+        solver: scikit-learn's ``cd``, coordinate descent, or ``mu``, multiplicative updates; both
+            for the squared error.
+        start: ``nndsvda``, from a randomised SVD with zeros filled by the mean, or ``random``.
+        iterations: at most; few, because the factors start the training and are not the model.
+    """
+
+    normalisation: Literal["none", "degree", "ppmi"] = "degree"
+    solver: Literal["cd", "mu"] = "cd"
+    start: Literal["nndsvda", "random"] = "nndsvda"
+    iterations: int = 30
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Non-negative factors of the degree-normalised user-item matrix.
+    """Non-negative factors of the normalised user-item matrix.
 
     Attributes:
         rows: float32 (N, d): [W; H^T], each component's scale shared evenly by the two sides.
@@ -28,26 +59,55 @@ class Factors:
     num_users: int
 
 
-def factorise(pairs: Pairs, num_users: int, num_items: int, dim: int, seed: int) -> Factors:
-    """Factor D_u^-1/2 R D_i^-1/2 at rank d with scikit-learn's coordinate-descent NMF.
+def normalised(
+    pairs: Pairs, num_users: int, num_items: int, how: Literal["none", "degree", "ppmi"]
+) -> sp.csr_matrix:
+    """Build R, float32 (num_users, num_items), weighted as ``NmfOptions.normalisation`` says."""
+    ones = np.ones(len(pairs), np.float32)
+    matrix = sp.csr_matrix((ones, (pairs.users, pairs.items)), shape=(num_users, num_items))
+    if how == "none":
+        return matrix
+    by_user = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1)
+    by_item = np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1)
+    if how == "degree":
+        left, right = sp.diags(1 / np.sqrt(by_user)), sp.diags(1 / np.sqrt(by_item))
+        return (left @ matrix @ right).astype(np.float32).tocsr()
+    matrix = (sp.diags(len(pairs) / by_user) @ matrix @ sp.diags(1 / by_item)).tocsr()
+    matrix.data = np.maximum(np.log(matrix.data), 0).astype(np.float32)
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def factorise(
+    pairs: Pairs,
+    num_users: int,
+    num_items: int,
+    dim: int,
+    seed: int,
+    options: NmfOptions = NmfOptions(),
+) -> Factors:
+    """Factor the normalised user-item matrix at rank d with scikit-learn's NMF.
 
     Args:
         pairs: training interactions.
         num_users: rows of R.
         num_items: columns of R.
-        dim: rank d.
-        seed: of the randomised SVD behind the nndsvda start.
+        dim: rank d; columns beyond the matrix's own rank stay 0.
+        seed: of the start.
+        options: normalisation, solver, start, iterations.
     """
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
-    ones = np.ones(len(pairs), np.float32)
-    matrix = sp.csr_matrix((ones, (pairs.users, pairs.items)), shape=(num_users, num_items))
-    by_user = 1 / np.sqrt(np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1))
-    by_item = 1 / np.sqrt(np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1))
-    matrix = (sp.diags(by_user) @ matrix @ sp.diags(by_item)).astype(np.float32).tocsr()
+    matrix = normalised(pairs, num_users, num_items, options.normalisation)
     rank = min(dim, num_users, num_items)
-    model = NMF(rank, init="nndsvda", max_iter=NMF_ITERATIONS, random_state=seed)
+    model = NMF(
+        rank,
+        init=options.start,
+        solver=options.solver,
+        max_iter=options.iterations,
+        random_state=seed,
+    )
     with warnings.catch_warnings():
         # Few iterations are meant: the factors start the training, they are not the model.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -57,35 +117,105 @@ def factorise(pairs: Pairs, num_users: int, num_items: int, dim: int, seed: int)
     norms = np.linalg.norm(users, axis=0), np.linalg.norm(items, axis=0)
     balance = np.sqrt(np.maximum(norms[1], 1e-12) / np.maximum(norms[0], 1e-12))
     rows = np.zeros((num_users + num_items, dim), np.float32)
-    rows[:num_users, :rank] = users * balance
-    rows[num_users:, :rank] = items / balance
+    np.multiply(users, balance, out=rows[:num_users, :rank])
+    np.divide(items, balance, out=rows[num_users:, :rank])
     return Factors(rows, num_users)
 
 
-def top_entries(scores: F32, count: int, floor: int) -> Bool:
-    """Pick ``count`` of the (N, d) ``scores``: each row's best ``floor``, then the best overall.
+def factorise_cached(
+    pairs: Pairs,
+    num_users: int,
+    num_items: int,
+    dim: int,
+    seed: int,
+    options: NmfOptions,
+    folder: Path,
+) -> Factors:
+    """Do what ``factorise`` does, once for all runs that share ``folder``.
 
-    Ties go to the smaller (row, column).
+    A file is named by the SHA-256 of the interactions, sizes, options and seed, and appears whole
+    or not at all; two runs that meet both compute it. A damaged file is computed again.
+    """
+    digest = hashlib.sha256(repr((num_users, num_items, dim, seed, asdict(options))).encode())
+    digest.update(np.sort(pair_keys(pairs.users, pairs.items, num_items)).tobytes())
+    path = folder / f"nmf-{digest.hexdigest()[:32]}.safetensors"
+    if path.exists():
+        try:
+            rows = load(path.read_bytes())["rows"]
+        except (SafetensorError, KeyError):
+            rows = np.empty((0, 0), np.float32)
+        if rows.shape == (num_users + num_items, dim):
+            return Factors(rows, num_users)
+    factors = factorise(pairs, num_users, num_items, dim, seed, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = path.with_name(f"{path.name}.{os.getpid()}")
+    write_atomic(mine, save({"rows": factors.rows}))
+    mine.replace(path)
+    return factors
+
+
+def side_by_side(parts: Sequence[Factors]) -> Factors:
+    """Give each factorisation columns of its own, as NeuMF needs for the two halves of a row."""
+    rows = np.concatenate([part.rows for part in parts], axis=1)
+    return Factors(rows, parts[0].num_users)
+
+
+def budget(num_rows: int, dim: int, density: float, floor: int) -> int:
+    """Give the number of active entries, round(density N d).
 
     Raises:
-        SparseRecError: if count < N * floor or count > N * d.
+        SparseRecError: if it cannot give every row ``floor`` entries, or exceeds N d.
     """
-    num_rows, dim = scores.shape
+    count = round(density * num_rows * dim)
     if not num_rows * floor <= count <= num_rows * dim:
         raise SparseRecError(
             f"{count} active entries cannot give {num_rows} rows of {dim} at least {floor} each",
             "raise the density (--density) or the number of columns (--dim)",
         )
+    return count
+
+
+def top_entries(scores: F32, count: int, floor: int) -> Bool:
+    """Pick ``count`` of the (N, d) ``scores``: each row's best ``floor``, then the best overall.
+
+    Ties go to the smaller (row, column). Holds one more (N, d) array of scores.
+
+    Args:
+        scores: float32 (N, d).
+        count: from ``budget``.
+        floor: least entries of a row.
+    """
+    num_rows = len(scores)
     mask = np.zeros(scores.shape, np.bool_)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :floor]
-    np.put_along_axis(mask, best, True, axis=1)
-    rest = np.where(mask, -np.inf, scores).ravel()
-    mask.ravel()[np.argsort(-rest, kind="stable")[: count - num_rows * floor]] = True
+    rest = scores.copy()
+    for start in range(0, num_rows, CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        best = np.argsort(-scores[rows], axis=1, kind="stable")[:, :floor]
+        np.put_along_axis(mask[rows], best, True, axis=1)
+        np.put_along_axis(rest[rows], best, -np.inf, axis=1)
+    more = count - num_rows * floor
+    if more <= 0:
+        return mask
+    rest = rest.ravel()
+    rest.partition(rest.size - more)
+    bound = rest[-more]
+    ties = more - int(np.count_nonzero(rest[-more:] > bound))
+    for start in range(0, num_rows, CHUNK_ROWS):
+        chunk, chosen = scores[start : start + CHUNK_ROWS], mask[start : start + CHUNK_ROWS]
+        equal = np.flatnonzero((chunk == bound) & ~chosen)[:ties]
+        ties -= len(equal)
+        chosen |= chunk > bound
+        chosen.ravel()[equal] = True
     return mask
 
 
 def nmf_table(
-    factors: Factors, density: float, floor: int, rescale: float, value_scale: float
+    factors: Factors,
+    density: float,
+    floor: int,
+    rescale: float,
+    value_scale: float,
+    sides: Literal["joint", "each"] = "joint",
 ) -> PackedTable:
     """Build the table that training starts from: the factors' largest entries, with their values.
 
@@ -96,18 +226,27 @@ def nmf_table(
         rescale: entries are ranked after dividing each row by its norm to this power; 0 favours
             rows with large factors, 1 treats all rows alike.
         value_scale: root mean square of the active values.
+        sides: ``joint``: users and items compete for the budget; ``each``: both get their rows'
+            share of it.
+
+    Raises:
+        SparseRecError: if the budget cannot give every row ``floor`` entries.
     """
-    rows = factors.rows
+    rows, num_users = factors.rows, factors.num_users
+    num_rows, dim = rows.shape
+    count = budget(num_rows, dim, density, floor)
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     ranked = rows / np.maximum(norm, 1e-12) ** rescale
-    mask = top_entries(ranked, round(density * rows.size), floor)
-    values = rows * mask
-    rms = np.sqrt(np.mean(values[mask] ** 2))
-    return PackedTable.from_dense(
-        (values * (value_scale / max(float(rms), 1e-12))).astype(np.float32),
-        mask,
-        factors.num_users,
-    )
+    if sides == "joint":
+        mask = top_entries(ranked, count, floor)
+    else:
+        of_users = budget(num_users, dim, density, floor)
+        parts = (ranked[:num_users], of_users), (ranked[num_users:], count - of_users)
+        mask = np.concatenate([top_entries(part, share, floor) for part, share in parts])
+    table = PackedTable.from_dense(rows, mask, num_users)
+    rms = float(np.sqrt(np.mean(table.vals**2)))
+    table.vals *= np.float32(value_scale / max(rms, 1e-12))
+    return table
 
 
 def random_table(
@@ -116,7 +255,6 @@ def random_table(
     """Build a table whose mask and normal(0, std) values are random; density 1 is a dense table."""
     rng = np.random.default_rng(seed)
     shape = (num_users + num_items, dim)
-    count = round(density * shape[0] * dim)
-    mask = top_entries(rng.random(shape, np.float32), count, floor)
+    mask = top_entries(rng.random(shape, np.float32), budget(*shape, density, floor), floor)
     values = rng.normal(0.0, std, shape).astype(np.float32)
     return PackedTable.from_dense(values, mask, num_users)

@@ -6,12 +6,14 @@ same grid, by ``sparserec demo --tune`` on MovieLens-100K.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
+from pipeline.nmf import NmfOptions
 from pipeline.train import StepConfig
 
-Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitude", "pep", "small"]
+Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitude", "small"]
 Start = Literal["nmf", "nmf-mask", "random"]
 
 
@@ -22,8 +24,8 @@ class Recipe:
     Attributes:
         method: ``sparserec`` or a baseline: ``dense``, every entry active; ``static``, a random
             mask that stays; ``set``, ``rigl`` and ``dsl``, masks that change by the rules of
-            these papers; ``magnitude``, a dense table pruned as it trains; ``pep``, learned
-            thresholds; ``small``, a dense table of fewer columns. docs/baselines.md
+            these papers; ``magnitude``, a dense table pruned as it trains; ``small``, a dense
+            table of fewer columns. docs/baselines.md
         step: what one step does.
         start: ``nmf``: mask and values; ``nmf-mask``: the mask, with random values; ``random``.
         dim: d.
@@ -31,9 +33,11 @@ class Recipe:
         epochs: passes over the training interactions; the best one on validation is kept.
         patience: epochs without a better validation Recall@20 before training ends; 0: never.
         valid_users: users drawn for validation where there are more; 0 takes all.
-        window: dT, steps between two mask updates; 0 keeps the mask.
-        exchange_fraction: part of the sampled rows' entries exchanged at first.
+        window: dT, steps between two mask updates (``set``: an epoch); 0 keeps the mask.
+        exchange_fraction: part of the entries in question exchanged at first.
         exchange_stop: no exchange after this part of the run.
+        exchange_least: what the fraction falls to.
+        nmf: how the interactions are factored.
         rescale: power of the row norm that NMF entries are divided by before ranking.
         value_scale: root mean square of the starting values.
         seed: of the start and of every draw.
@@ -50,9 +54,25 @@ class Recipe:
     window: int = 60
     exchange_fraction: float = 0.2
     exchange_stop: float = 0.75
+    exchange_least: float = 0.0
+    nmf: NmfOptions = field(default_factory=NmfOptions)
     rescale: float = 0.5
     value_scale: float = 0.1
     seed: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give what ``from_dict`` reads, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Read what ``as_dict`` wrote.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        step, nmf = StepConfig(**values["step"]), NmfOptions(**values["nmf"])
+        return cls(**values | {"step": step, "nmf": nmf})
 
 
 def sparserec() -> Recipe:
@@ -73,21 +93,46 @@ def static() -> Recipe:
 
 
 def set_() -> Recipe:
-    """SET (Mocanu et al., 2018): drop the weakest entries, grow at random."""
-    step = StepConfig(learning_rate=0.01, l2=0.1, grow="random", importance="all")
-    return replace(sparserec(), method="set", step=step, start="random")
+    """SET (Mocanu et al., 2018): after each epoch drop the weakest entries, grow at random."""
+    step = replace(static().step, grow="set")
+    return replace(static(), method="set", step=step, window=1, exchange_fraction=0.3)
 
 
 def rigl() -> Recipe:
     """RigL (Evci et al., 2020): drop the weakest, grow by the dense gradient of one batch."""
-    step = StepConfig(learning_rate=0.01, l2=0.1, grow="instant", importance="all")
-    return replace(sparserec(), method="rigl", step=step, start="random")
+    step = replace(static().step, grow="rigl", importance="all")
+    return replace(static(), method="rigl", step=step, window=100, exchange_fraction=0.3)
 
 
-RECIPES = {
+def dsl() -> Recipe:
+    """DSL (Wang et al., 2024): RigL's rule on a schedule of its own, to the end of the run."""
+    return replace(
+        rigl(),
+        method="dsl",
+        window=3000,
+        exchange_fraction=0.5,
+        exchange_stop=1.0,
+        exchange_least=0.005,
+    )
+
+
+def magnitude() -> Recipe:
+    """Prune a dense table as it trains (Zhu and Gupta, 2017), then fine-tune what is left."""
+    return replace(static(), method="magnitude", step=dense().step, window=60)
+
+
+def small() -> Recipe:
+    """Train a dense table with fewer columns: what a practitioner would do first."""
+    return replace(dense(), method="small", density=static().density)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
     "sparserec": sparserec,
     "dense": dense,
     "static": static,
     "set": set_,
     "rigl": rigl,
+    "dsl": dsl,
+    "magnitude": magnitude,
+    "small": small,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from pipeline.files import decode_ids, encode_ids, read_json, write_atomic, writ
 from pipeline.fit import Fitted
 from pipeline.recipes import Recipe
 from pipeline.table import F32, PackedTable
-from pipeline.train import StepConfig
 from sparserec import __version__
 from sparserec.errors import SparseRecError
 
@@ -80,7 +79,7 @@ def save_run(
             "schema_version": SCHEMA_VERSION,
             "dataset": dataset,
             "source_sha256": source_sha256,
-            "recipe": asdict(recipe),
+            "recipe": recipe.as_dict(),
             "num_users": table.num_users,
             "num_items": table.num_items,
             "known_users": split.known_users,
@@ -113,7 +112,7 @@ def load_run(path: Path) -> TrainedRun:
                 f" this version reads {SCHEMA_VERSION}",
                 "train again with this version",
             )
-        recipe = Recipe(**described["recipe"] | {"step": StepConfig(**described["recipe"]["step"])})
+        recipe = Recipe.from_dict(described["recipe"])
         arrays = _load(path / "table.safetensors")
         table = PackedTable(
             arrays["row_ptr"],

@@ -25,10 +25,11 @@ from pipeline.graph import ColumnBlocks, Graph
 from pipeline.losses import LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.optimizers import STATE, OptimizerName, update
+from pipeline.regrowth import regrow_at_random, regrow_by_gradient
 from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
 from pipeline.table import F32, I64, PackedTable
 
-Grow = Literal["cumulative", "magnitude", "instant", "random"]
+Grow = Literal["cumulative", "magnitude", "instant", "rigl", "set"]
 Importance = Literal["frequency", "uniform", "all"]
 Backward = Literal["packed", "literal"]
 
@@ -51,9 +52,9 @@ class StepConfig:
         backward: ``packed``: active entries of every touched row are trained, and only regrowth
             looks at S. ``literal``: rows outside S get no gradient at all.
         floor: least active entries of a row.
-        grow: what growing looks at: ``cumulative``, gradients summed over the window;
-            ``magnitude``, their absolute values summed; ``instant``, the window's last batch
-            alone (RigL's rule); ``random``, nothing (SET's rule).
+        grow: the mask update. SparseRec's looks at the sampled rows and at gradients summed over
+            the window (``cumulative``), their absolute values (``magnitude``), or those of its
+            last batch (``instant``). ``rigl`` and ``set`` are these papers' own rules.
     """
 
     model: ModelName = "mf"
@@ -150,7 +151,7 @@ class Trainer:
         objective = Objective(config.model, config.loss, config.l2, self.sampler.known_items)
         if self.graph is None:
             return tile_gradients(objective, self.table, slots, self.dense, size)
-        wanted = self.sampled if self._accumulates() else self.sampled[:0]
+        wanted = self.sampled if self._looks() else self.sampled[:0]
         if MODELS[config.model].GRAPH == "linear":
             return linear_gradients(objective, self.graph, self._blocks, slots, wanted, size)
         return layered_gradients(objective, self.graph, self.table, slots, wanted, self.dense, size)
@@ -177,28 +178,42 @@ class Trainer:
             self.sampled = sampled_rows(log, num_users, window, size, seed)
         self.sums = np.zeros((0, self.table.dim), np.float32)
 
-    def _accumulates(self) -> bool:
-        """Tell whether this step's gradients count: all of a window's, its last, or none."""
-        if self.schedule is None or self.config.grow == "random":
+    def _looks(self) -> bool:
+        """Tell whether growing looks at this step's gradients: all of a window's, or its last."""
+        if self.schedule is None or self.config.grow == "set":
             return False
-        return self.config.grow != "instant" or (self.step + 1) % self.schedule.window == 0
+        every = self.config.grow in ("cumulative", "magnitude")
+        return every or (self.step + 1) % self.schedule.window == 0
 
     def _end_of_step(self, schedule: Schedule, found: Gradients) -> None:
-        if self._accumulates():
-            if len(self.sums) == 0:  # not before, so that an instant gradient needs no window of it
-                self.sums = np.zeros((len(self.sampled), self.table.dim), np.float32)
-            _, place, here = np.intersect1d(
-                self.sampled, found.rows, assume_unique=True, return_indices=True
-            )
-            whole = found.whole[here]
-            self.sums[place] += np.abs(whole) if self.config.grow == "magnitude" else whole
+        if self.config.grow not in ("rigl", "set") and self._looks():
+            self._accumulate(found)
         fraction = schedule.fraction_after(self.step)
-        if fraction > 0:
-            table, state, count = exchange(
-                self.table, self.sampled, self.sums, fraction, self.config.floor, self.state
+        if fraction == 0:
+            return
+        floor, window = self.config.floor, self.step // schedule.window
+        if self.config.grow == "set":
+            changed = regrow_at_random(
+                self.table, fraction, floor, self.state, self.sampler.seed, window
             )
-            self.replace_table(table, state)
-            self.exchanged += count
+        elif self.config.grow == "rigl":
+            changed = regrow_by_gradient(
+                self.table, found.rows, found.whole, fraction, floor, self.state
+            )
+        else:
+            changed = exchange(self.table, self.sampled, self.sums, fraction, floor, self.state)
+        table, state, count = changed
+        self.replace_table(table, state)
+        self.exchanged += count
+
+    def _accumulate(self, found: Gradients) -> None:
+        if len(self.sums) == 0:  # not before, so that an instant gradient needs no window of it
+            self.sums = np.zeros((len(self.sampled), self.table.dim), np.float32)
+        _, place, here = np.intersect1d(
+            self.sampled, found.rows, assume_unique=True, return_indices=True
+        )
+        whole = found.whole[here]
+        self.sums[place] += np.abs(whole) if self.config.grow == "magnitude" else whole
 
 
 def _contains(sorted_values: I64, values: I64) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import exchange as module
 from pipeline.exchange import Schedule, exchange
 from pipeline.table import PackedTable
 
@@ -81,6 +82,47 @@ def test_invariants(seed: int, fraction: float, floor: int) -> None:
         assert scores[grown].min() >= scores[left].max(initial=0)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 1), st.integers(0, 4), st.integers(1, 6))
+def test_the_rule_of_the_page_word_for_word(
+    seed: int, fraction: float, floor: int, chunk: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, dim = int(rng.integers(1, 12)), int(rng.integers(1, 10))
+    mask = rng.random((rows, dim)) < rng.random()
+    values = np.round(rng.normal(size=mask.shape), 1).astype(np.float32)  # rounding makes ties
+    sampled = np.sort(rng.choice(rows, int(rng.integers(1, rows + 1)), replace=False))
+    sums = np.round(rng.normal(size=(len(sampled), dim)), 1).astype(np.float32)
+    # docs/formats.md section 5, one entry at a time.
+    inside = [(int(r), c) for r in sampled for c in range(dim)]
+    size = dict(zip(inside, np.abs(sums.ravel()).tolist(), strict=True))
+    grow = [at for at in inside if not mask[at] and size[at] != 0]
+    grow.sort(key=lambda at: (-size[at], at))
+    left = mask.sum(1)
+    drop = []
+    for at in sorted((at for at in inside if mask[at]), key=lambda at: (abs(values[at]), at)):
+        if left[at[0]] > floor:
+            left[at[0]] -= 1
+            drop.append(at)
+    n = min(math.floor(fraction * int(mask[sampled].sum())), len(grow), len(drop))
+    expected, after = mask.copy(), values * mask
+    for at in drop[:n]:
+        expected[at], after[at] = False, 0
+    for at in grow[:n]:
+        expected[at] = True
+
+    table = PackedTable.from_dense(values, mask, num_users=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_ROWS", chunk)
+        new, state, count = exchange(table, sampled, sums, fraction, floor, {"m": table.vals})
+    assert count == n
+    found, got = new.entries(np.arange(rows)), np.zeros_like(mask)
+    got[found.slot, found.col] = True
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(new.dense(0, rows), after)
+    np.testing.assert_array_equal(state["m"], new.vals)
+
+
 def pairs(ptr: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True))
 
@@ -94,3 +136,7 @@ def test_schedule_anneals_and_stops() -> None:
     assert len(used) == 7
     assert used == sorted(used, reverse=True)
     assert not any(given_[74:])
+    constant = Schedule(steps=100, window=10, fraction=0.4, stop=1.0, least=0.4)
+    assert {constant.fraction_after(s) for s in range(9, 99, 10)} == {0.4}
+    tail = Schedule(steps=100, window=10, fraction=0.4, stop=1.0, least=0.1)
+    assert tail.fraction_after(49) == pytest.approx(0.25)

@@ -52,9 +52,11 @@ def test_every_recipe_learns(method: str, split: Split) -> None:
     fitted = fit(small(method), split)
     chance = 20 / split.known_items
     assert fitted.test.recall[20] > 1.2 * chance
-    assert fitted.table.nnz == round(small(method).density * fitted.table.num_rows * 32)
+    budget = round(small(method).density * fitted.table.num_rows * 32)
+    assert fitted.table.nnz <= budget if method == "small" else fitted.table.nnz == budget
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
-    assert (fitted.history[-1]["exchanged"] > 0) == (method not in ("dense", "static"))
+    keeps = ("dense", "static", "magnitude", "small")
+    assert (fitted.history[-1]["exchanged"] > 0) == (method not in keeps)
 
 
 @pytest.mark.parametrize("stop_at", [1, 6, 13, 30, 47])

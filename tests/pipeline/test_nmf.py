@@ -1,10 +1,27 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.decomposition import NMF
 
+from pipeline import nmf
 from pipeline.data.split import Pairs
-from pipeline.nmf import Factors, factorise, nmf_table, random_table, top_entries
+from pipeline.nmf import (
+    Factors,
+    NmfOptions,
+    budget,
+    factorise,
+    factorise_cached,
+    nmf_table,
+    normalised,
+    random_table,
+    side_by_side,
+    top_entries,
+)
 from sparserec.errors import SparseRecError
 
 
@@ -45,8 +62,27 @@ def test_top_entries_is_the_floor_then_the_best() -> None:
     scores = np.array([[9, 8, 7], [3, 2, 1], [6, 5, 4]], np.float32)
     expected = np.array([[1, 1, 1], [1, 0, 0], [1, 0, 0]], bool)
     np.testing.assert_array_equal(top_entries(scores, 5, 1), expected)
+    assert budget(3, 3, 5 / 9, 1) == 5
     with pytest.raises(SparseRecError, match="3 rows of 3 at least 1 each"):
-        top_entries(scores, 2, 1)
+        budget(3, 3, 2 / 9, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 3), st.floats(0, 1), st.integers(1, 6))
+def test_top_entries_sorts_in_effect(seed: int, floor: int, part: float, chunk: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, dim = int(rng.integers(1, 14)), int(rng.integers(3, 9))
+    scores = np.round(rng.normal(size=(rows, dim)), 1).astype(np.float32)  # rounding makes ties
+    count = rows * floor + round(part * rows * (dim - floor))
+    by_score = [sorted(range(dim), key=lambda c: (-scores[r, c], c)) for r in range(rows)]
+    chosen = {(r, c) for r in range(rows) for c in by_score[r][:floor]}
+    rest = [(r, c) for r in range(rows) for c in range(dim) if (r, c) not in chosen]
+    rest.sort(key=lambda at: (-scores[at], at))
+    chosen.update(rest[: count - len(chosen)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nmf, "CHUNK_ROWS", chunk)
+        mask = top_entries(scores, count, floor)
+    assert set(zip(*map(np.ndarray.tolist, np.nonzero(mask)), strict=True)) == chosen
 
 
 def test_density_scale_and_seed() -> None:
@@ -59,3 +95,92 @@ def test_density_scale_and_seed() -> None:
     np.testing.assert_array_equal(first.vals, second.vals)
     np.testing.assert_array_equal(first.cols, second.cols)
     assert random_table(20, 30, 16, 1.0, 2, 0.1, seed=7).nnz == 50 * 16
+
+
+def test_normalisations_by_hand() -> None:
+    # User 0 takes items 0, 1, 2; user 1 takes item 0 alone. |R| = 4.
+    pairs = Pairs(np.int32([0, 0, 0, 1]), np.int32([0, 1, 2, 0]), None)
+    np.testing.assert_array_equal(normalised(pairs, 2, 3, "none").toarray(), [[1, 1, 1], [1, 0, 0]])
+    degree = [[1 / np.sqrt(6), 1 / np.sqrt(3), 1 / np.sqrt(3)], [1 / np.sqrt(2), 0, 0]]
+    np.testing.assert_allclose(normalised(pairs, 2, 3, "degree").toarray(), degree, rtol=1e-6)
+    # log(4 / (3 * 2)) is negative and goes; log(4 / (1 * 2)) is not.
+    ppmi = normalised(pairs, 2, 3, "ppmi")
+    expected = [[0, np.log(4 / 3), np.log(4 / 3)], [np.log(2), 0, 0]]
+    np.testing.assert_allclose(ppmi.toarray(), expected, rtol=1e-6)
+    assert ppmi.nnz == 3
+
+
+@pytest.mark.filterwarnings("ignore:Maximum number of iterations")
+@pytest.mark.parametrize(
+    "options", [NmfOptions(solver="mu"), NmfOptions(start="random"), NmfOptions(iterations=3)]
+)
+def test_options_reach_sklearn(options: NmfOptions) -> None:
+    rng = np.random.default_rng(0)
+    keys = rng.choice(20 * 15, 90, replace=False)
+    pairs = Pairs((keys // 15).astype(np.int32), (keys % 15).astype(np.int32), None)
+    rows = factorise(pairs, 20, 15, 4, 1, options).rows
+    model = NMF(
+        4,
+        init=options.start,
+        solver=options.solver,
+        max_iter=options.iterations,
+        random_state=1,
+    )
+    expected = model.fit_transform(normalised(pairs, 20, 15, "degree")) @ model.components_
+    np.testing.assert_allclose(rows[:20] @ rows[20:].T, expected, atol=1e-5)
+    default = factorise(pairs, 20, 15, 4, 1).rows
+    assert np.abs(rows[:20] @ rows[20:].T - default[:20] @ default[20:].T).max() > 1e-3
+
+
+def test_each_side_gets_its_share() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.random((60, 16), np.float32)
+    rows[:20] *= 5  # users would take more than their share
+    factors = Factors(rows, 20)
+    joint = nmf_table(factors, 0.3, 1, 0.0, 0.1)
+    each = nmf_table(factors, 0.3, 1, 0.0, 0.1, sides="each")
+    assert joint.row_ptr[20] > each.row_ptr[20] == round(0.3 * 20 * 16)
+    assert joint.nnz == each.nnz == round(0.3 * 60 * 16)
+
+
+def test_factors_side_by_side() -> None:
+    left, right = Factors(np.ones((5, 2), np.float32), 3), Factors(np.zeros((5, 3), np.float32), 3)
+    both = side_by_side([left, right])
+    assert both.num_users == 3
+    np.testing.assert_array_equal(both.rows, np.tile(np.float32([1, 1, 0, 0, 0]), (5, 1)))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")  # an exact fit
+def test_the_cache_is_shared_and_survives_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, options, folder = block_pairs(), NmfOptions(iterations=5), tmp_path / "nmf"
+    calls: list[int] = []
+
+    def counting(*args: object) -> Factors:
+        calls.append(1)
+        return factorise(*args)
+
+    monkeypatch.setattr(nmf, "factorise", counting)
+    first = factorise_cached(pairs, 20, 12, 4, 1, options, folder)
+    order = np.random.default_rng(0).permutation(len(pairs))
+    shuffled = Pairs(pairs.users[order], pairs.items[order], None)
+    second = factorise_cached(shuffled, 20, 12, 4, 1, options, folder)
+    assert len(calls) == 1
+    assert second.num_users == 20
+    np.testing.assert_array_equal(first.rows, second.rows)
+    (file,) = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    again = factorise_cached(pairs, 20, 12, 4, 1, options, folder)
+    np.testing.assert_array_equal(first.rows, again.rows)
+    assert len(calls) == 2
+    fewer = Pairs(pairs.users[1:], pairs.items[1:], None)
+    for changed in (
+        factorise_cached(pairs, 20, 12, 4, 2, options, folder),
+        factorise_cached(pairs, 20, 12, 5, 1, options, folder),
+        factorise_cached(pairs, 20, 12, 4, 1, replace(options, iterations=6), folder),
+        factorise_cached(fewer, 20, 12, 4, 1, options, folder),
+    ):
+        assert changed.num_users == 20
+    assert len(calls) == 6
+    assert len(list(folder.iterdir())) == 5
