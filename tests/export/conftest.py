@@ -48,7 +48,7 @@ def run() -> TrainedRun:
     split = make_split()
     recipe = replace(sparserec(), dim=DIM, density=0.4)
     table = random_table(split.known_users, split.known_items, DIM, 0.4, 2, 0.3, seed=3)
-    return TrainedRun("tiny", "0" * 64, recipe, table, split, {"recall@20": 0.5}, [])
+    return TrainedRun("tiny", "0" * 64, recipe, table, {}, split, {"recall@20": 0.5}, [])
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from export.bundle import read_manifest
 from pipeline.evaluate import Quality
 from pipeline.fit import Fitted
 from pipeline.incremental import Incremental
+from pipeline.recommender import Recommender
 from pipeline.run import TrainedRun, save_run
 from sparserec.cli import app
 from sparserec.errors import SparseRecError
@@ -25,7 +26,12 @@ def run_folder(run: TrainedRun, tmp_path: Path) -> Path:
     cutoffs = dict.fromkeys((5, 10, 20), 0.5)
     quality = Quality(cutoffs, cutoffs, np.arange(3), {})
     save_run(
-        tmp_path / "run", "tiny", "0" * 64, run.recipe, run.split, Fitted(run.table, 1, [], quality)
+        tmp_path / "run",
+        "tiny",
+        "0" * 64,
+        run.recipe,
+        run.split,
+        Fitted(Recommender(run.table), 1, [], quality),
     )
     return tmp_path / "run"
 
