@@ -4,7 +4,6 @@ import android.os.Debug
 import android.util.Log
 import org.json.JSONArray
 import org.json.JSONObject
-import org.sparserec.harness.Lines
 import org.sparserec.harness.Options
 import org.sparserec.harness.Platform
 import org.sparserec.harness.writeAtomically
@@ -16,35 +15,51 @@ import java.util.concurrent.TimeUnit.SECONDS
 
 /**
  * Samples memory every [PERIOD_MS], and what is slow to read (heat, battery, processor frequencies)
- * every [SLOW_EVERY] samples, by phase of the run. `sensors.json` beside the report gets each
- * series' extremes and mean, and what the sampling itself took.
+ * every [SLOW_EVERY] samples, by phase of the run. `sensors.json` beside the report gets it all, and
+ * what the sampling itself took: docs/formats.md section 8.1.
+ *
+ * The first phase, `idle`, is what the process has before the run loads anything.
  */
 class Sensors(private val platform: Platform, private val options: Options) : AutoCloseable {
     private val timer = Executors.newSingleThreadScheduledExecutor { Thread(it, "sensors") }
     private val phases = mutableListOf<PhaseSamples>()
+    private val trace = Trace()
     private val cost = Series()
+    private val borderCost = Series()
     private var cpuNs: Long? = null
     private val startNs = System.nanoTime()
 
     init {
-        timer.scheduleAtFixedRate(::sample, 0, PERIOD_MS, MILLISECONDS)
+        enter(IDLE)
+        timer.scheduleAtFixedRate(::sample, PERIOD_MS, PERIOD_MS, MILLISECONDS)
     }
 
-    /** Samples from now on belong to [phase]; a repeated call changes nothing. */
+    private fun sinceStart() = System.nanoTime() - startNs
+
+    /**
+     * Samples from now on belong to [phase]; a repeated call changes nothing. The first one is
+     * taken here, so that no phase is too short for it. This is the run's own thread, but between
+     * two phases, so that no phase's time has it.
+     */
     @Synchronized
     fun enter(phase: String) {
         if (phases.lastOrNull()?.name == phase) return
-        phases.lastOrNull()?.end()
-        phases += PhaseSamples(phase)
+        val began = sinceStart()
+        phases.lastOrNull()?.end(began)
+        val entered = PhaseSamples(phase, began)
+        entered.sampleMemory(platform)
+        entered.sampleSlow(platform)
+        phases += entered
+        borderCost.add(sinceStart() - began)
     }
 
     @Synchronized
     private fun sample() {
-        val phase = phases.lastOrNull() ?: return
-        val start = System.nanoTime()
-        phase.sampleMemory(platform)
-        if (cost.count % SLOW_EVERY == 0L) phase.sampleSlow(platform)
-        cost.add(System.nanoTime() - start)
+        val phase = phases.last()
+        val began = sinceStart()
+        val memory = phase.sampleMemory(platform)
+        if (cost.count % SLOW_EVERY == 0L) trace.add(began, memory, phase.sampleSlow(platform))
+        cost.add(sinceStart() - began)
         cpuNs = Debug.threadCpuTimeNanos().takeIf { it >= 0 }
     }
 
@@ -52,7 +67,6 @@ class Sensors(private val platform: Platform, private val options: Options) : Au
     override fun close() {
         timer.shutdown()
         timer.awaitTermination(STOP_SECONDS, SECONDS)
-        phases.lastOrNull()?.end()
         val text = toJson().toString() + "\n"
         try {
             writeAtomically(options.out.resolve(FILE), listOf(ByteBuffer.wrap(text.toByteArray())))
@@ -61,95 +75,28 @@ class Sensors(private val platform: Platform, private val options: Options) : Au
         }
     }
 
-    private fun toJson() = JSONObject()
-        .put("schema_version", 1)
-        .put("run_id", options.runId)
-        .put("period_ms", PERIOD_MS)
-        .put("slow_period_ms", PERIOD_MS * SLOW_EVERY)
-        .put("duration_ns", System.nanoTime() - startNs)
-        .put("cost_ns", cost.toJson())
-        .put("cost_cpu_ns", cpuNs ?: JSONObject.NULL)
-        .put("phases", JSONArray(phases.map { it.toJson() }))
+    @Synchronized
+    private fun toJson(): JSONObject {
+        val duration = sinceStart()
+        phases.last().end(duration)
+        return JSONObject()
+            .put("schema_version", 1)
+            .put("run_id", options.runId)
+            .put("period_ms", PERIOD_MS)
+            .put("slow_period_ms", PERIOD_MS * SLOW_EVERY)
+            .put("duration_ns", duration)
+            .put("cost_ns", cost.toJson())
+            .put("cost_cpu_ns", cpuNs ?: JSONObject.NULL)
+            .put("border_cost_ns", borderCost.toJson())
+            .put("phases", JSONArray(phases.map { it.toJson() }))
+            .put("trace", trace.toJson())
+    }
 
     companion object {
         const val FILE = "sensors.json"
+        const val IDLE = "idle"
         const val PERIOD_MS = 50L
         const val SLOW_EVERY = 20L
         private const val STOP_SECONDS = 5L
-    }
-}
-
-/** The samples of one phase. */
-private class PhaseSamples(val name: String) {
-    private val memory = sortedMapOf<String, Series>()
-    private val slow = sortedMapOf<String, Series>()
-    private var frequencies: List<Series> = emptyList()
-    private var stats: Map<String, String> = emptyMap()
-
-    fun sampleMemory(platform: Platform) {
-        val status = Lines.of("/proc/self/status")
-        val runtime = Runtime.getRuntime()
-        memory.add("rss_kb", status.kb("VmRSS"))
-        memory.add("rss_anon_kb", status.kb("RssAnon"))
-        memory.add("rss_file_kb", status.kb("RssFile"))
-        memory.add("java_heap_kb", (runtime.totalMemory() - runtime.freeMemory()) / 1024)
-        memory.add("native_heap_kb", platform.nativeHeapKb())
-    }
-
-    fun sampleSlow(platform: Platform) {
-        val battery = platform.battery()
-        slow.add("thermal_status", platform.thermalStatus()?.toLong())
-        slow.add("battery_level", battery.level?.toLong())
-        slow.add("battery_current_now", battery.currentNow)
-        val now = platform.cpuFrequenciesKhz() ?: return
-        if (frequencies.size != now.size) frequencies = now.map { Series() }
-        now.forEachIndexed { core, khz -> frequencies[core].add(khz) }
-    }
-
-    /** Takes Android's own account of the process. It walks the memory map, so once a phase. */
-    fun end() {
-        stats = Debug.MemoryInfo().also { Debug.getMemoryInfo(it) }.memoryStats
-    }
-
-    fun toJson(): JSONObject {
-        val json = JSONObject().put("name", name)
-        (memory + slow).forEach { (key, series) -> json.put(key, series.toJson()) }
-        json.put("cpu_frequencies_khz", JSONArray(frequencies.map { it.toJson() }))
-        val shown = JSONObject()
-        for ((key, kb) in stats) {
-            shown.put(key.removePrefix("summary."), kb.toLongOrNull() ?: JSONObject.NULL)
-        }
-        return json.put("memory_stats_kb", shown)
-    }
-
-    private fun MutableMap<String, Series>.add(key: String, value: Long?) =
-        getOrPut(key) { Series() }.add(value)
-}
-
-/** Extremes and mean of values; what could not be read does not count. */
-private class Series {
-    var count = 0L
-        private set
-    private var minimum = Long.MAX_VALUE
-    private var maximum = Long.MIN_VALUE
-    private var sum = 0.0
-
-    fun add(value: Long?) {
-        if (value == null) return
-        count++
-        minimum = minOf(minimum, value)
-        maximum = maxOf(maximum, value)
-        sum += value
-    }
-
-    /** JSON's null where nothing could be read. */
-    fun toJson(): Any = if (count == 0L) {
-        JSONObject.NULL
-    } else {
-        JSONObject()
-            .put("count", count)
-            .put("minimum", minimum)
-            .put("mean", sum / count)
-            .put("maximum", maximum)
     }
 }

@@ -1,7 +1,6 @@
 package org.sparserec.app
 
 import android.content.Context
-import android.os.PowerManager
 import android.util.Log
 import org.sparserec.harness.Options
 import org.sparserec.harness.Run
@@ -19,6 +18,7 @@ class Session(context: Context, private val options: Options, private val onProg
     private val platform = AndroidPlatform(app)
     private val run = Run(options, platform, ::show)
     private lateinit var sensors: Sensors
+    private lateinit var awake: Awake
 
     val reportPath: String get() = run.reportPath
 
@@ -26,24 +26,18 @@ class Session(context: Context, private val options: Options, private val onProg
     fun stop(reason: String) = run.stop(reason)
 
     /** Runs to the end. Returns null, or the error in one line. */
-    fun run(): String? {
-        // Without it the processor sleeps soon after the screen is off, and the run with it.
-        val awake = app.getSystemService(PowerManager::class.java)
-            .newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "sparserec:run")
-        awake.acquire()
-        try {
-            Conditions(app, ::stop).use {
-                sensors = Sensors(platform, options)
-                val error = sensors.use { run.run() }
-                log(error)
-                return error
-            }
-        } finally {
-            awake.release()
+    fun run(): String? = Awake(app).use {
+        awake = it
+        Conditions(app, ::stop).use {
+            sensors = Sensors(platform, options)
+            val error = sensors.use { run.run() }
+            log(error)
+            error
         }
     }
 
     private fun show(phase: String, step: Int?, steps: Int?, loss: Float?) {
+        awake.renew()
         sensors.enter(phase)
         onProgress(phase, step, steps, loss)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shutil
 import struct
 import zipfile
@@ -13,6 +14,8 @@ from pathlib import Path
 import elf
 import native
 import pytest
+import recipe
+import signing
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
@@ -95,6 +98,22 @@ def test_an_official_aar_is_taken(official: Entries, tmp_path: Path) -> None:
     names = [path.name for path in runtime.libraries("x86_64")]
     assert names == ["libc++_shared.so", "libexecutorch.so", "libfbjni.so"]
     assert runtime.libraries("x86_64")[1].read_bytes() == official["jni/x86_64/libexecutorch.so"]
+
+
+def test_an_apk_of_an_official_aar(built: Built, official: Entries, tmp_path: Path) -> None:
+    """From the AAR to the checked APK, which differs from the pinned one in what it says of it."""
+    target = tmp_path / "apk"
+    shutil.copytree(WORK, target / "work")
+    aar = written(tmp_path, official)
+    apk = recipe.build(signing.debug_signer(), list(native.ABIS), aar=aar, target=target)
+    with zipfile.ZipFile(apk) as made, zipfile.ZipFile(built.apk) as pinned:
+        assert made.namelist() == pinned.namelist()
+        names = [name for name in made.namelist() if made.read(name) != pinned.read(name)]
+        assert names == ["assets/runtime.json"]
+        said = json.loads(made.read(names[0]))["runtime"]
+    record = json.loads(apk.with_suffix(".json").read_text())
+    assert said == record["runtime"]
+    assert said.startswith("executorch.aar (")
 
 
 MISTAKES: dict[str, tuple[Callable[[Entries], Entries], str]] = {

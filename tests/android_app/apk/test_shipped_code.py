@@ -31,7 +31,7 @@ from tests.android_app.harness.conftest import (
     tiny_bundle,  # noqa: F401  (a fixture)
 )
 
-from .conftest import CACHE, Built
+from .conftest import CACHE, WORK, Built
 
 STEPS = 120
 
@@ -60,15 +60,17 @@ def jar(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def shipped_launcher(jar: Path, launcher: Path) -> Path:  # noqa: F811
+def write_launcher(script: Path, jar: Path, libraries: Path) -> Path:
     """What ``bin/harness`` is, with the shipped code alone on the class path."""
-    script = jar.with_name("harness")
-    library_path = f"-Djava.library.path={launcher.parent.parent / 'lib'}"
-    command = shlex.join([tool("java"), library_path, "-cp", str(jar)])
+    command = shlex.join([tool("java"), f"-Djava.library.path={libraries}", "-cp", str(jar)])
     script.write_text(f'#!/bin/sh\nexec {command} org.sparserec.harness.Main "$@"\n')
     script.chmod(0o755)
     return script
+
+
+@pytest.fixture(scope="module")
+def shipped_launcher(jar: Path, launcher: Path) -> Path:  # noqa: F811
+    return write_launcher(jar.with_name("harness"), jar, launcher.parent.parent / "lib")
 
 
 @pytest.fixture
@@ -206,6 +208,24 @@ def test_it_says_the_same_of_a_damaged_bundle(
     assert ended.value("error") == ended.report["error"]
     assert timeless(ended.value("error")) == timeless(expected.value("error"))
     assert ended.report["phase"] == expected.report["phase"]
+
+
+def test_libraries_of_another_abi_are_an_error_of_the_run(
+    jar: Path,
+    tiny_bundle: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The process lives to tell, and so does the report; nothing is trained or written over."""
+    script = write_launcher(tmp_path / "harness", jar, WORK / "runtime" / "lib" / "arm64-v8a")
+    harness = Harness(script, tiny_bundle, tmp_path)
+    ended = harness.run()
+    assert ended.code == 1
+    assert "the ExecuTorch library cannot be loaded (java.lang.UnsatisfiedLinkError" in (
+        ended.value("error")
+    )
+    assert ended.report["error"] == ended.value("error")
+    assert ended.report["exit_status"] == "failed"
+    assert list(harness.state.iterdir()) == []
 
 
 def test_what_it_prints_is_the_same(shipped: Harness, desktop: Harness) -> None:

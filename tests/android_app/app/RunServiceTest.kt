@@ -18,7 +18,9 @@ import org.robolectric.annotation.Implementation
 import org.robolectric.annotation.Implements
 import org.robolectric.shadows.ShadowPowerManager
 import org.robolectric.shadows.ShadowService
+import org.robolectric.shadows.ShadowSystemClock
 import java.io.File
+import java.time.Duration
 
 /** The foreground service: to the end, stopped, hot, out of power, killed, out of space. */
 class RunServiceTest : AppTest() {
@@ -32,9 +34,10 @@ class RunServiceTest : AppTest() {
             step
     }
 
-    /** Returns the error of the run, null if it succeeded. */
+    /** Returns the error of the run, null if it succeeded. However it ended, the phone may sleep. */
     private fun waitForEnd(): String? {
         waitFor("the run to end") { LiveRun.current?.isRunning == false }
+        assertFalse(ShadowPowerManager.getLatestWakeLock().isHeld)
         return LiveRun.current!!.ended!!.error
     }
 
@@ -49,7 +52,7 @@ class RunServiceTest : AppTest() {
     ).redirectErrorStream(true)
 
     @Test
-    fun `a run is in the foreground, awake, and ends with a report and a notification`() {
+    fun `a run is in the foreground and ends with a report and a notification`() {
         push("long")
         val values = values("long", "evaluate" to "false")
         val service = start(values)
@@ -58,11 +61,9 @@ class RunServiceTest : AppTest() {
             RunNotifications.PROGRESS,
             shadowOf(service).lastForegroundNotificationId,
         )
-        assertTrue(ShadowPowerManager.getLatestWakeLock().isHeld)
         val notification = shadowOf(service).lastForegroundNotification
         assertEquals("Stop", notification.actions.single().title)
         assertNull(waitForEnd())
-        assertFalse(ShadowPowerManager.getLatestWakeLock().isHeld)
         assertTrue(shadowOf(service).isStoppedBySelf)
         assertTrue(shadowOf(service).isForegroundStopped)
         val shown = shadowOf(app.getSystemService(NotificationManager::class.java))
@@ -73,6 +74,66 @@ class RunServiceTest : AppTest() {
         assertEquals("succeeded", report(values).getString("exit_status"))
         assertEquals("passed", report(values).getJSONObject("correctness").getString("verdict"))
         assertTrue(LiveRun.current!!.losses.size in 2..256)
+    }
+
+    /** Remembers what kind of lock was asked for. */
+    @Implements(PowerManager::class)
+    class WakeLocks : ShadowPowerManager() {
+        @Implementation
+        override fun newWakeLock(flags: Int, tag: String): PowerManager.WakeLock {
+            level = flags
+            return super.newWakeLock(flags, tag)
+        }
+
+        companion object {
+            @Volatile
+            var level = 0
+        }
+    }
+
+    @Test
+    @Config(shadows = [WakeLocks::class])
+    fun `with the screen off the processor is kept awake until the run ends`() {
+        push("long")
+        shadowOf(app.getSystemService(PowerManager::class.java)).turnScreenOn(false)
+        val values = values("long", "evaluate" to "false")
+        start(values)
+        waitForStep(1)
+        val lock = ShadowPowerManager.getLatestWakeLock()
+        assertTrue(lock.isHeld)
+        assertEquals(PowerManager.PARTIAL_WAKE_LOCK, WakeLocks.level)
+        // Progress holds the lock for as long as the run takes, however long that is.
+        repeat(3) {
+            ShadowSystemClock.advanceBy(Duration.ofMillis(Awake.LIMIT_MS - 1))
+            waitForStep(LiveRun.current!!.step!! + 1000)
+            assertTrue(lock.isHeld)
+        }
+        assertNull(waitForEnd())
+        assertEquals("passed", report(values).getJSONObject("correctness").getString("verdict"))
+    }
+
+    @Test
+    fun `a run that hangs does not keep the phone awake for ever`() {
+        Awake(app).use { awake ->
+            val lock = ShadowPowerManager.getLatestWakeLock()
+            ShadowSystemClock.advanceBy(Duration.ofMillis(Awake.LIMIT_MS - 1))
+            assertTrue(lock.isHeld)
+            awake.renew()
+            ShadowSystemClock.advanceBy(Duration.ofMillis(Awake.LIMIT_MS - 1))
+            assertTrue(lock.isHeld)
+            ShadowSystemClock.advanceBy(Duration.ofMillis(2))
+            assertFalse(lock.isHeld)
+        }
+    }
+
+    @Test
+    fun `a run of a damaged bundle ends with an error and lets the phone sleep`() {
+        File(push("short"), "step.pte").delete()
+        val values = values("short")
+        start(values)
+        val error = waitForEnd()!!
+        assertTrue(error, "step.pte" in error)
+        assertEquals(error, report(values).getString("error"))
     }
 
     @Test

@@ -2,6 +2,7 @@ package org.sparserec.app
 
 import android.os.BatteryManager
 import android.os.PowerManager
+import org.json.JSONArray
 import org.json.JSONObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
@@ -29,16 +30,26 @@ class SensorsTest : AppTest() {
         assertNull(Session(app, Options.of(values)) { _, _, _, _ -> }.run())
         val took = System.nanoTime() - began
 
-        val json = JSONObject(File(values.getValue("out"), Sensors.FILE).readText())
+        val file = File(values.getValue("out"), Sensors.FILE)
+        assertEquals("", faultOf(file))
+        val json = JSONObject(file.readText())
         assertEquals(values["run_id"], json.getString("run_id"))
-        assertTrue(json.getLong("duration_ns") in 1..took)
-        val phases = json.getJSONArray("phases").let { all ->
-            (0 until all.length()).map { all.getJSONObject(it) }
-        }
+        val duration = json.getLong("duration_ns")
+        assertTrue(duration in 1..took)
+        val phases = json.getJSONArray("phases").objects()
         assertEquals(
-            Phase.entries.map { it.label },
+            listOf(Sensors.IDLE) + Phase.entries.map { it.label },
             phases.map { it.getString("name") },
         )
+        var end = 0L
+        for (phase in phases) {
+            assertTrue(phase.getLong("start_ns") >= end)
+            end = phase.getLong("start_ns") + phase.getLong("duration_ns")
+            for (key in listOf("rss_kb", "battery_level", "thermal_status")) {
+                assertTrue(phase.getJSONObject(key).getLong("count") >= 1)
+            }
+        }
+        assertEquals(duration, end)
         val train = phases.single { it.getString("name") == "train" }
         val rss = train.getJSONObject("rss_kb")
         assertTrue(rss.getLong("minimum") in 1..rss.getLong("maximum"))
@@ -50,6 +61,40 @@ class SensorsTest : AppTest() {
         assertTrue(cost.getLong("count") in 2..took / 1_000_000 / Sensors.PERIOD_MS + 2)
         assertTrue(cost.getLong("minimum") > 0)
         assertTrue(cost.getDouble("mean") * cost.getLong("count") < took)
+        assertEquals(phases.size, json.getJSONObject("border_cost_ns").getInt("count"))
+        val trace = json.getJSONArray("trace").objects()
+        assertEquals((cost.getInt("count") - 1) / Sensors.SLOW_EVERY + 1, trace.size.toLong())
+        assertTrue(trace.all { it.getLong("battery_current_now") == -412_000L })
+    }
+
+    private fun JSONArray.objects() = (0 until length()).map { getJSONObject(it) }
+
+    /** What the published schema has against [file], by Python's jsonschema; empty if nothing. */
+    private fun faultOf(file: File): String {
+        val check = "import json, sys; from jsonschema import Draft202012Validator as Validator; " +
+            "schema, file = (json.load(open(path)) for path in sys.argv[1:]); " +
+            "Validator.check_schema(schema); " +
+            "print(*(f'{e.json_path}: {e.message}' for e in Validator(schema).iter_errors(file)))"
+        val schema = System.getProperty("schemas") + "/sensors.schema.json"
+        val process = ProcessBuilder(System.getProperty("python"), "-c", check, schema, file.path)
+            .redirectErrorStream(true)
+            .start()
+        return process.inputStream.bufferedReader().readText().trim()
+            .also { assertEquals(it, 0, process.waitFor()) }
+    }
+
+    @Test
+    fun `a long run's trace stays short and even`() {
+        val trace = Trace()
+        val slow = SlowSample(mapOf("thermal_status" to null), null)
+        for (second in 0 until 5_000L) trace.add(second, mapOf("rss_kb" to second), slow)
+        val points = trace.toJson().objects()
+        assertTrue(points.size in Trace.MAX_POINTS / 2 until Trace.MAX_POINTS)
+        assertEquals(
+            points.indices.map { 16L * it },
+            points.map { it.getLong("time_ns") },
+        )
+        assertTrue(points.all { it.isNull("thermal_status") && it.isNull("cpu_frequencies_khz") })
     }
 
     @Test
