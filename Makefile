@@ -6,6 +6,8 @@ DEVICE ?=
 BUNDLE ?= runs/demo/bundle
 KILLS ?= 500
 CASES ?= 2000
+FAULTS ?= 1200
+FUZZ ?= 1000000
 SEED ?= 1
 MVN := mvn --quiet --batch-mode -Dstyle.color=never
 HARNESS := android_app/target/desktop/jars/harness.jar
@@ -34,8 +36,8 @@ $(HARNESS): $(VENV)/.installed android_app/pom.xml $(wildcard android_app/harnes
 demo: setup ## Train, export, and learn on a device, end to end on real data (under a minute)
 	$(BIN)/sparserec demo --yes $(if $(DEVICE),--device $(DEVICE))
 
-deploy: setup ## Push BUNDLE (runs/demo/bundle) to the connected phone, or to the virtual device
-	$(BIN)/sparserec deploy $(BUNDLE) $(if $(DEVICE),--device $(DEVICE))
+deploy: setup ## Install the app and push BUNDLE (runs/demo/bundle) to the phone, or the virtual device
+	$(BIN)/sparserec deploy $(BUNDLE) --build-app $(if $(APK),--apk $(APK)) $(if $(DEVICE),--device $(DEVICE))
 
 apk: setup ## Build, sign and verify the Android app (ABI=, RUNTIME=, RELEASE=1: docs/android.md)
 	$(BIN)/python android_app/apk/build.py $(if $(ABI),--abi $(ABI)) \
@@ -47,8 +49,9 @@ test: setup ## Run all tests, Python's and Kotlin's (with Kotlin's style)
 	else echo "the app's tests are skipped: aapt2 is missing (Debian: apt install aapt)"; fi
 	$(BIN)/python -m pytest
 
-stress: setup ## Kill and corrupt the harness (KILLS=500 CASES=2000 SEED=1: docs/stress.md)
-	$(BIN)/python -m tests.stress --kills $(KILLS) --cases $(CASES) --seed $(SEED)
+stress: setup ## Kill, corrupt, misbehave, fuzz (KILLS= CASES= FAULTS= FUZZ= SEED=: docs/stress.md)
+	$(BIN)/python -m tests.stress --kills $(KILLS) --cases $(CASES) --faults $(FAULTS) \
+	  --fuzz $(FUZZ) --seed $(SEED)
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

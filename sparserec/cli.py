@@ -29,10 +29,13 @@ COMMANDS = {
     "train": Command("pipeline.commands", "train", "Train a sparse table on a host."),
     "export": Command("export.commands", "export", "Turn a trained run into a bundle for a phone."),
     "inspect": Command("export.commands", "inspect", "Show what is inside a bundle."),
+    "doctor": Command("device_bench.doctor", "doctor", "Check this computer and its devices."),
     "devices": Command("device_bench.commands", "devices", "List the devices that can be used."),
     "deploy": Command("device_bench.commands", "deploy", "Push a bundle to a device."),
-    "bench": Command("device_bench.commands", "bench", "Train on a device and fetch the report."),
-    "report": Command("device_bench.commands", "report", "Render a report as a table and a page."),
+    "bench": Command("device_bench.bench_commands", "bench", "Train on devices, fetch reports."),
+    "report": Command("device_bench.report_commands", "report", "Show a report or a bench."),
+    "compare": Command("device_bench.report_commands", "compare", "Compare two reports."),
+    "collect": Command("device_bench.report_commands", "collect", "Gather reports into one table."),
     "virtual-device": Command(
         "device_bench.commands", "virtual_device", "Start a device on this machine's loopback."
     ),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.table import PackedTable
 
 DATASET = "ml-100k"
-NAMES = {"sparserec": "sparse", "dense": "dense", "random-instant": "random"}
+NAMES = {"sparserec": "sparse", "dense": "dense", "rigl": "random"}
 STEPS = 8
 
 
@@ -48,7 +48,7 @@ def demo(
     from pipeline.recipes import RECIPES
 
     started = time.monotonic()
-    recipes = {name: recipe() for name, recipe in RECIPES.items()}
+    recipes = {name: RECIPES[name]() for name in NAMES}
     if epochs is not None:
         recipes = {name: _with_epochs(recipe, epochs) for name, recipe in recipes.items()}
     data, split = _dataset(yes)
@@ -101,12 +101,13 @@ def _initialise(recipe: Recipe, split: Split) -> PackedTable:
 
     from pipeline.evaluate import evaluate
     from pipeline.fit import initial_table
+    from pipeline.recommender import Recommender
 
     _say(2, "NMF initialisation", "which entries are active, and what they start from")
     started = time.monotonic()
     table = initial_table(recipe, split)
     per_row = np.diff(table.row_ptr)
-    recall = evaluate(table, split.valid, split.train, split.known_items).recall[20]
+    recall = evaluate(Recommender(table), split.valid, split.train, split.known_items).recall[20]
     print(
         f"rank {table.dim} factors of {split.known_users:,} users x {split.known_items:,} items in"
         f" {time.monotonic() - started:.1f} s: {table.nnz:,} of {table.num_rows * table.dim:,}"
@@ -164,7 +165,7 @@ def _compare(fitted: dict[str, Fitted], recipes: dict[str, Recipe]) -> None:
     described = {
         "sparserec": "SparseRec",
         "dense": "dense",
-        "random-instant": "random mask",
+        "rigl": "random mask",
     }
     for name, one in fitted.items():
         table.add_row(
@@ -202,7 +203,8 @@ def _learn(wanted: str | None, bundle: Path, out: Path, host: dict[str, Any]) ->
     from device_bench import bundle as bundles
     from device_bench.deploy import deploy
     from device_bench.devices import choose
-    from device_bench.report import render_html
+    from device_bench.page import render_run
+    from device_bench.results import Result
     from device_bench.run import Options, run
     from device_bench.summary import show_report
     from sparserec.progress import bars
@@ -218,7 +220,7 @@ def _learn(wanted: str | None, bundle: Path, out: Path, host: dict[str, Any]) ->
             report = run(device, checked.bundle_id, target, Options(fresh=True), progress)
     _say(8, "Report", "quality before and after, correctness, time and memory")
     show_report(console, report)
-    render_html(report, out / "report.html", checked.golden, host)
+    render_run(Result(target, report, golden=checked.golden), out / "report.html", host)
     return report
 
 
