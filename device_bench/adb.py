@@ -1,41 +1,35 @@
-"""The connection to a device: everything that touches adb-shell is here.
-
-Traits of adb-shell 0.4.4 that this file makes up for: shell commands have no exit code (a marker
-carries it); default timeouts are wrong for large files, so every call passes its own; a TCP write
-may send only a part, and nothing notices the peer's end; what a push callback raises is swallowed,
-Ctrl-C included; a "line" of a streaming shell is whatever arrived in one packet.
-"""
+"""A connected device: run commands, move files, ask what it is; whichever way leads to it."""
 
 from __future__ import annotations
 
 import codecs
 import posixpath
 import re
-import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
-from adb_shell import exceptions
-from adb_shell.adb_device import AdbDevice
-from adb_shell.auth.sign_cryptography import CryptographySigner
 from adb_shell.transport.base_transport import BaseTransport
-from adb_shell.transport.tcp_transport import TcpTransport
 
 from device_bench.device_errors import (
+    ConnectionLostError,
     DeviceError,
+    RefusedError,
     connect_error,
     is_device_fault,
-    unauthorised,
 )
+from device_bench.transport import Direct, Socket, Source, Transport, nothing
 
+__all__ = ["Device", "Facts", "ShellResult", "Socket", "UsbPhone", "parse_address", "usb_phones"]
+
+CONNECT_SECONDS = 10.0
 SHELL_SECONDS = 30.0
 SLOWEST_BYTES_PER_SECOND = 500_000
 """What the time allowed for a transfer or a hash is reckoned with: a poor USB 2 cable."""
-FILE_MODE = 0o100644
 
 _MARKER = "__sparserec_exit="
 _FACTS = (
@@ -67,9 +61,11 @@ class Facts:
     """``phone``, ``emulator`` or ``virtual-device``, as in a report."""
     model: str
     abis: tuple[str, ...]
+    """Best first."""
     sdk: int | None
     release: str
     free_bytes: int | None
+    page_bytes: int | None = None
 
 
 def allowance(size: int) -> float:
@@ -77,85 +73,44 @@ def allowance(size: int) -> float:
     return SHELL_SECONDS + size / SLOWEST_BYTES_PER_SECOND
 
 
-class Socket(TcpTransport):  # type: ignore[misc]
-    """adb-shell's TCP transport with whole writes, no delay, and an end that is noticed.
-
-    ``Socket(host, port)`` does not connect yet.
-    """
-
-    def connect(self, transport_timeout_s: float | None) -> None:
-        super().connect(transport_timeout_s)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
-        data: bytes = super().bulk_read(numbytes, transport_timeout_s)
-        if not data:
-            raise ConnectionResetError("the device closed the connection")
-        return data
-
-    def bulk_write(self, data: bytes, transport_timeout_s: float | None) -> int:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[super().bulk_write(rest, transport_timeout_s) :]
-        return len(data)
-
-
 class Device:
     """One device; ``with device:`` connects and closes. Not for several threads.
 
+    Shell commands have no exit code in the protocol that every device speaks, so a marker in the
+    output carries it; a "line" of output is whatever arrived at once until it is put together here.
+
     Args:
         name: how users name it: its serial or ``host:port``.
-        transport: adb-shell's transport to it.
-        keys: private key files to authenticate with; the first one's public half is offered to a
-            device that knows none of them.
-        wait_for_owner: seconds that a phone's owner has for the "Allow debugging?" dialog.
-        on_dialog: called when the phone shows that dialog.
+        transport: the way to it; one of adb-shell's own is used with ``keys`` and what follows,
+            which Direct explains.
     """
 
     def __init__(
         self,
         name: str,
-        transport: BaseTransport,
-        keys: Sequence[Path],
+        transport: Transport | BaseTransport,
+        keys: Sequence[Path] = (),
         *,
         wait_for_owner: float = 30.0,
         on_dialog: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
-        self._adb = AdbDevice(transport, banner="sparserec")
-        self._keys = keys
-        self._wait_for_owner = wait_for_owner
-        self._on_dialog = on_dialog
+        if isinstance(transport, BaseTransport):
+            transport = Direct(name, transport, keys, wait_for_owner, on_dialog)
+        self.transport: Transport = transport
 
-    def connect(self, timeout: float = 10.0) -> None:
+    def connect(self, timeout: float = CONNECT_SECONDS) -> None:
         """Connect and authenticate, anew if there is a connection.
 
         Raises:
             DeviceError: nothing answers, the device is held by another program, or it does not
                 know this computer's key.
         """
-        asked = False
-
-        def dialog(_: AdbDevice) -> None:
-            nonlocal asked
-            asked = True
-            self._on_dialog()
-
-        signers = [CryptographySigner(str(key)) for key in self._keys]
-        try:
-            self._adb.connect(signers, timeout, self._wait_for_owner, timeout, dialog)
-        except BaseException as error:
-            self._adb.close()
-            if asked and isinstance(error, Exception):
-                raise unauthorised(self.name) from None
-            if isinstance(error, OSError) or is_device_fault(error):
-                raise connect_error(self.name, error) from None
-            raise
+        self.transport.connect(timeout)
 
     def close(self) -> None:
         """Close the connection."""
-        self._adb.close()
+        self.transport.close()
 
     def __enter__(self) -> Self:
         self.connect()
@@ -173,30 +128,44 @@ class Device:
         """Run a command line, which must not call ``exit``.
 
         Raises:
-            DeviceError: the connection failed, or the command did not end within ``timeout``.
+            ConnectionLostError: the connection failed, or the command did not end within
+                ``timeout`` seconds.
         """
         line = f'{command}; echo "{_MARKER}$?"'
+        end = time.monotonic() + timeout
+        data = bytearray()
         with self._explained(f"running {command.split(maxsplit=1)[0]!r}", timeout):
-            data = self._adb.shell(line, timeout, timeout, timeout, decode=False)
+            for part in self.transport.run(line, timeout):
+                data += part
+                if time.monotonic() > end:
+                    raise TimeoutError
         text = data.decode(errors="replace").replace("\r\n", "\n")
         output, marker, code = text.rpartition(_MARKER)
         if not marker or not code.strip().isdecimal():
-            raise DeviceError(
+            raise ConnectionLostError(
                 f"{self.name}: the connection ended while running {command!r}",
                 "check the cable and run the command again",
             )
         return ShellResult(int(code), output)
 
-    def stream(self, command: str, silence: float) -> Iterator[str]:
+    def stream(
+        self, command: str, silence: float, tick: Callable[[], None] = nothing
+    ) -> Iterator[str]:
         """Run a command line and yield its lines as they come, without their ends.
 
+        Args:
+            command: the line.
+            silence: seconds for which nothing may come.
+            tick: called several times a second while nothing comes; what it raises ends the
+                command here (on the device it may go on).
+
         Raises:
-            DeviceError: the connection failed, or nothing came for ``silence`` seconds.
+            ConnectionLostError: the connection failed, or nothing came for ``silence`` seconds.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         rest = ""
         with self._explained(f"running {command.split(maxsplit=1)[0]!r}", silence):
-            for data in self._adb.streaming_shell(command, silence, silence, decode=False):
+            for data in self.transport.run(command, silence, tick):
                 *lines, rest = (rest + decoder.decode(data)).split("\n")
                 yield from (line.rstrip("\r") for line in lines)
         if rest:
@@ -205,46 +174,61 @@ class Device:
     def push(self, source: Path, target: str, progress: Callable[[int], None]) -> None:
         """Write a file to the device, under the very name ``target``.
 
+        device_bench/transfer.py goes on where a transfer broke off; this does not.
+
         Args:
             source: the file.
             target: absolute path on the device, in a folder that exists.
             progress: called with the number of bytes sent so far.
 
         Raises:
-            DeviceError: the device refused it or the connection failed; a part may be left there.
+            DeviceError: the device refused it.
+            ConnectionLostError: the connection failed; a part may be left there.
         """
-        timeout = allowance(source.stat().st_size)
-        raised: list[BaseException] = []
         sent = 0
 
-        def chunk(_path: str, count: int, _total: int) -> None:
+        def count(size: int) -> None:
             nonlocal sent
-            sent += count
-            try:
-                progress(sent)
-            except BaseException as error:  # adb-shell would swallow it: end the transfer instead
-                raised.append(error)
-                self._adb.close()
+            sent += size
+            progress(sent)
 
+        with source.open("rb") as file:
+            self.push_bytes(file, source.stat().st_size, target, count)
+
+    def push_bytes(
+        self, file: BinaryIO, size: int, target: str, sent: Callable[[int], None]
+    ) -> None:
+        """Write the next ``size`` bytes of ``file`` to ``target``, as ``push`` does.
+
+        Args:
+            file: read from where it stands.
+            size: how much.
+            target: absolute path on the device.
+            sent: called with the number of bytes of each piece that is sent.
+        """
+        timeout = allowance(size)
         try:
-            with self._explained(f"pushing {source.name}", timeout):
-                self._adb.push(str(source), target, FILE_MODE, 0, chunk, SHELL_SECONDS, timeout)
-        except Exception:
-            if not raised:
-                raise
-        if raised:
-            raise raised[0]
+            with self._explained(f"pushing {posixpath.basename(target)}", timeout):
+                self.transport.push(Source(file, size, sent), target, timeout)
+        except BaseException as error:
+            if not isinstance(error, DeviceError) or isinstance(error, ConnectionLostError):
+                self.close()  # in the middle of a message
+            raise
 
     def pull(self, source: str, target: Path) -> None:
         """Copy a file from the device; ``target`` appears only when it is whole.
 
         Raises:
-            DeviceError: the file is not there or the connection failed.
+            DeviceError: the file is not there.
+            ConnectionLostError: the connection failed.
         """
         part = target.with_name(target.name + ".part")
         try:
-            with self._explained(f"fetching {posixpath.basename(source)}", SHELL_SECONDS):
-                self._adb.pull(source, str(part), None, SHELL_SECONDS, SHELL_SECONDS)
+            with (
+                self._explained(f"fetching {posixpath.basename(source)}", SHELL_SECONDS),
+                part.open("wb") as file,
+            ):
+                self.transport.pull(source, file, SHELL_SECONDS)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -253,11 +237,13 @@ class Device:
         """Ask the device what it is.
 
         Raises:
-            DeviceError: the connection failed.
+            ConnectionLostError: the connection failed.
         """
-        output = self.shell("; ".join(f"getprop {name}" for name in _FACTS)).output
-        lines = (*output.split("\n"), *[""] * len(_FACTS))[: len(_FACTS)]
-        values = dict(zip(_FACTS, (line.strip() for line in lines), strict=True))
+        asked = "; ".join(f"getprop {name}" for name in _FACTS)
+        output = self.shell(f"{asked}; getconf PAGE_SIZE 2>/dev/null").output
+        lines = (*output.split("\n"), *[""] * (len(_FACTS) + 1))
+        values = dict(zip(_FACTS, (line.strip() for line in lines), strict=False))
+        page = lines[len(_FACTS)].strip()
         kind = "phone"
         if values["ro.sparserec.virtual"] == "1":
             kind = "virtual-device"
@@ -272,30 +258,36 @@ class Device:
             sdk=int(sdk) if sdk.isdecimal() else None,
             release=values["ro.build.version.release"],
             free_bytes=_free_bytes(self.shell("df -k /sdcard").output),
+            page_bytes=int(page) if page.isdecimal() else None,
         )
 
     @contextmanager
     def _explained(self, doing: str, timeout: float) -> Iterator[None]:
-        """Turn adb-shell's exceptions into errors that say what to do."""
+        """Turn a transport's exceptions into errors that say what to do."""
         try:
             yield
-        except (exceptions.PushFailedError, exceptions.AdbCommandFailureException) as error:
-            detail = error.args[0] if error.args else error
-            if isinstance(detail, (bytes, bytearray)):
-                detail = bytes(detail).decode(errors="replace")
-            raise DeviceError(f"{self.name}: {doing}: the device says: {detail}") from None
-        except (exceptions.AdbTimeoutError, exceptions.TcpTimeoutException, TimeoutError):
-            raise DeviceError(
+        except RefusedError as error:
+            raise _refused(f"{self.name}: {doing}", str(error)) from None
+        except TimeoutError:
+            raise ConnectionLostError(
                 f"{self.name}: {doing}: no answer within {timeout:.0f} s",
                 "check that the device is awake and the cable or network holds, then run it again",
             ) from None
-        except Exception as error:
-            if not (isinstance(error, ConnectionError) or is_device_fault(error)):
-                raise
-            raise DeviceError(
+        except ConnectionError as error:
+            raise ConnectionLostError(
                 f"{self.name}: {doing}: the connection was lost ({error})",
                 "connect the device again and run the command once more; what is done is kept",
             ) from None
+
+
+def _refused(doing: str, answer: str) -> DeviceError:
+    """The device's refusal of a file."""
+    fix = ""
+    if re.search("no space|ENOSPC|quota", answer, re.IGNORECASE):
+        fix = "free space on the device: Settings, Storage; then run the command again"
+    elif re.search("permission|read-only", answer, re.IGNORECASE):
+        fix = "unlock the device once after it was started, and run the command again"
+    return DeviceError(f"{doing}: the device says: {answer}", fix)
 
 
 def _free_bytes(output: str) -> int | None:
@@ -337,7 +329,8 @@ def usb_phones() -> list[UsbPhone]:
 
 
 def _usb_phone(transport: Any) -> UsbPhone:
-    port = "usb:" + "-".join(str(number) for number in transport.port_path)
+    bus, *ports = transport.port_path
+    port = f"usb:{bus}-" + ".".join(str(number) for number in ports)  # as adb names it
     try:
         return UsbPhone(transport.serial_number or port, transport)
     except Exception as error:

@@ -11,7 +11,9 @@ import typer
 
 from sparserec.errors import SparseRecError
 
-SCRIPT = Path(__file__).resolve().parents[1] / "android_app" / "apk" / "build.py"
+APP = Path(__file__).resolve().parents[1] / "android_app"
+SCRIPT = APP / "apk" / "build.py"
+OUTPUT = APP / "target" / "apk"
 
 
 def apk(
@@ -30,12 +32,42 @@ def apk(
 
     Example: sparserec apk --abi arm64-v8a
     """
+    options = ["--abi", abi]
+    options += ["--runtime", str(runtime)] if runtime else []
+    options += ["--release"] if release else []
+    raise typer.Exit(_run(options))
+
+
+def build(abi: str) -> Path:
+    """Build the app for one ABI with the debug key; the APK's path.
+
+    Raises:
+        SparseRecError: this is no checkout, or the build failed (it has said why on stderr).
+    """
+    code = _run(["--abi", abi])
+    if code != 0:
+        raise SparseRecError(
+            f"the app could not be built for {abi} (exit code {code}, see above)",
+            "see docs/android.md for the tools that it takes, or give an APK with --apk",
+        )
+    return OUTPUT / f"sparserec-{abi}.apk"
+
+
+def built(abi: str) -> Path | None:
+    """The APK for ``abi`` that was built before: the one of that ABI alone where there is one."""
+    found = (OUTPUT / f"sparserec-{name}.apk" for name in (abi, "universal"))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _run(options: list[str]) -> int:
+    """Run the build script; its exit code.
+
+    Raises:
+        SparseRecError: it is not there.
+    """
     if not SCRIPT.is_file():
         raise SparseRecError(
             f"{SCRIPT}: missing; the app is built from a checkout of the project",
             "clone the repository, run `make setup` there, and use its sparserec",
         )
-    command = [sys.executable, str(SCRIPT), "--abi", abi]
-    command += ["--runtime", str(runtime)] if runtime else []
-    command += ["--release"] if release else []
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    return subprocess.run([sys.executable, str(SCRIPT), *options], check=False).returncode

@@ -1,4 +1,4 @@
-"""The commands that reach a device: devices, deploy, bench, report, virtual-device."""
+"""The commands that reach a device: devices, deploy, virtual-device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ DeviceName = Annotated[
         help="The device to use. Default: the only connected phone, else a virtual device.",
     ),
 ]
-INTERRUPTED = 130
 
 
 def devices(
@@ -45,7 +44,7 @@ def devices(
     ] = None,
 ) -> None:
     """List the devices that can be used: phones on USB, running virtual devices, addresses."""
-    from device_bench.summary import show_devices
+    from device_bench.device_table import show_devices
 
     addresses = []
     for text in connect or []:
@@ -68,88 +67,34 @@ def devices(
         )
 
 
-def deploy(bundle: BundlePath, device: DeviceName = None) -> None:
-    """Push a bundle to a device. Files that are there already are not sent again."""
+def deploy(
+    bundle: BundlePath,
+    device: DeviceName = None,
+    apk: Annotated[
+        Path | None, typer.Option(metavar="APK", help="The Android app to install first.")
+    ] = None,
+    build_app: Annotated[
+        bool,
+        typer.Option("--build-app", help="Build the Android app for the phone first, if possible."),
+    ] = False,
+) -> None:
+    """Bring the app and a bundle to a device.
+
+    The app is installed or updated if an APK is given or was built (`sparserec apk`). What is there
+    already is not sent again, and what broke off goes on.
+    """
+    from device_bench import install
+
     console = Console()
     with bars() as progress:
         checked = bundles.load(bundle, progress)
-    with device_list.choose(device, say=_say(console)) as connected:
+    say = _say(console)
+    with device_list.choose(device, say=say) as connected:
+        with bars() as progress:
+            install.provide(connected, apk, build=build_app, say=say, progress=progress)
         with bars() as progress:
             done = deploy_bundle(connected, checked, progress)
         _show_deployed(console, checked, done)
-
-
-def bench(
-    bundle: BundlePath,
-    device: DeviceName = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Train up to this step. Default: the bundle's.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the runtime. Default: 1.")
-    ] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between checkpoints. Default: 100.")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, whatever checkpoints the device has.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Where report.json and report.html go. Default: runs/<bundle id>."),
-    ] = None,
-) -> None:
-    """Train on a device, fetch the report and render it.
-
-    Pushes the bundle first. Ctrl-C stops the run on the device.
-
-    The exit code is 0 if the run succeeded and its losses equal the host's.
-    """
-    from device_bench import run as runs
-
-    console = Console()
-    options = runs.Options(steps, threads, checkpoint_every, fresh=fresh)
-    with bars() as progress:
-        checked = bundles.load(bundle, progress)
-    folder = out or Path("runs") / checked.bundle_id
-    target = folder / "report.json"
-    try:
-        with device_list.choose(device, say=_say(console)) as connected:
-            with bars() as progress:
-                done = deploy_bundle(connected, checked, progress)
-            _show_deployed(console, checked, done)
-            with bars() as progress:
-                report = runs.run(connected, checked.bundle_id, target, options, progress)
-    except runs.RunFailedError as error:
-        if error.report is not None:
-            _show(console, error.report, folder / "report.html", checked.golden)
-        raise
-    except KeyboardInterrupt:
-        console.print("stopped; the next run goes on from the newest checkpoint")
-        raise typer.Exit(INTERRUPTED) from None
-    _show(console, report, folder / "report.html", checked.golden)
-    _fail_if_failed(report)
-
-
-def report(
-    path: Annotated[Path, typer.Argument(metavar="REPORT.json", help="A run's report.")],
-    html: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="The run's bundle: the host's losses are drawn over the device's."),
-    ] = None,
-) -> None:
-    """Show a report as a table, and with --html as a page of one file.
-
-    The exit code is 0 if the run succeeded and its losses equal the host's.
-    """
-    from device_bench import report as reports
-
-    console = Console()
-    golden = None if bundle is None else bundles.load(bundle).golden
-    found = reports.read(path)
-    _show(console, found, html, golden)
-    _fail_if_failed(found)
 
 
 def virtual_device(
@@ -160,14 +105,34 @@ def virtual_device(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")
     ] = 0,
+    count: Annotated[int, typer.Option(min=1, max=64, help="How many devices to run.")] = 1,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOML",
+            help="What is to go wrong, such as 'latency_ms = 20' (docs/virtual-device.md). "
+            "May be given several times.",
+        ),
+    ] = None,
+    faults: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same from a TOML or JSON file.")
+    ] = None,
 ) -> None:
-    """Run a virtual device until Ctrl-C. It speaks adb and listens on loopback only.
+    """Run virtual devices until Ctrl-C. They speak adb and listen on loopback only.
 
-    Other sparserec commands find it by themselves; stock adb can connect to it too.
+    Other sparserec commands find them by themselves; stock adb can connect to them too.
     """
     console = Console()
-    with virtual_process.start(root, port) as device, virtual_process.listed(device):
-        console.print(f"virtual device on [bold]{device.address}[/], files in {device.root}")
+    options = [f"--fault={line}" for line in fault or []]
+    options += ["--faults", str(faults)] if faults else []
+    with virtual_process.start_listed(count, root, port, options=options) as devices:
+        for device in devices:
+            console.print(
+                f"virtual device [bold]{device.serial}[/] on [bold]{device.address}[/], "
+                f"files in {device.root}",
+                soft_wrap=True,
+            )
+        device = devices[0]
         console.print(f"  sparserec bench BUNDLE --device {device.address}", soft_wrap=True)
         if not keys.public(keys.user_key_path()).exists():
             console.print(
@@ -178,11 +143,11 @@ def virtual_device(
         console.print(f"  adb connect {device.address}")
         console.print("Ctrl-C stops it.")
         try:
-            virtual_process.wait(device)
+            virtual_process.wait(devices)
         except KeyboardInterrupt:
             console.print("stopped")
             return
-    raise SparseRecError("the virtual device ended by itself", "start it again")
+    raise SparseRecError("a virtual device ended by itself", "start it again")
 
 
 def _say(console: Console) -> Any:
@@ -197,22 +162,3 @@ def _show_deployed(console: Console, bundle: Bundle, done: Deployed) -> None:
         f"({done.bytes / 1e6:.2f} MB{rate}), {kept} were there already",
         soft_wrap=True,
     )
-
-
-def _show(
-    console: Console, report: dict[str, Any], html: Path | None, golden: dict[str, Any] | None
-) -> None:
-    from device_bench.report import render_html
-    from device_bench.summary import show_report
-
-    show_report(console, report)
-    if html is not None:
-        render_html(report, html, golden)
-        console.print(f"report: {escape(str(html))}", soft_wrap=True)
-
-
-def _fail_if_failed(report: dict[str, Any]) -> None:
-    from device_bench.report import failure
-
-    if failure(report) is not None:
-        raise typer.Exit(1)

@@ -6,17 +6,18 @@ import re
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from device_bench import lock
 from device_bench.adb import Device, Facts, allowance
 from device_bench.bundle import Bundle, BundleFile
+from device_bench.compat import incompatibility
 from device_bench.device_errors import DeviceError
+from device_bench.paths import PACKAGE, ROOT, bundle_path
+from device_bench.retry import persist
+from device_bench.transfer import LEAST_PIECE_BYTES, PIECE_BYTES, Transfer, send
 from sparserec.progress import Progress, silent
 
-PACKAGE = "org.sparserec.app"
-ROOT = f"/sdcard/Android/media/{PACKAGE}"
-ABIS = ("arm64-v8a", "x86_64")
-MIN_SDK = 26
 ROOM_FOR_STATE = 64 << 20
 """Free bytes to leave for checkpoints and reports."""
 
@@ -34,41 +35,105 @@ class Deployed:
     seconds: float
 
 
-def bundle_path(bundle_id: str) -> str:
-    """Where a bundle lies on a device."""
-    return f"{ROOT}/bundles/{bundle_id}"
-
-
 def deploy(device: Device, bundle: Bundle, progress: Progress = silent) -> Deployed:
     """Make the device hold the bundle; files that are there already are not sent again.
 
     A file has its final name only once its SHA-256 was found right on the device, and the manifest
-    is the last to be there, so a deployment that breaks off leaves no bundle that looks whole.
+    is the last to be there, so a deployment that breaks off leaves no bundle that looks whole. A
+    lost connection is made anew and the transfer goes on where it was; of several processes that
+    deploy this bundle, one does it and the others wait.
 
     Raises:
-        DeviceError: the device cannot run the harness, has no room, or a file arrives damaged.
+        DeviceError: the device cannot run the harness, has no room, is gone for good, or a file
+            arrives damaged.
     """
     progress("compare with the device", 0, 1)
-    facts = check(device)
-    folder = bundle_path(bundle.bundle_id)
-    _shell(device, f"mkdir -p {shlex.quote(folder)}", "cannot make the bundle's folder")
-    there = _hashes(device, [f"{folder}/{file.name}" for file in bundle.files], bundle)
-    missing = [file for file in bundle.files if there.get(f"{folder}/{file.name}") != file.sha256]
-    progress("compare with the device", 1, 1)
-    manifest = bundle.files[-1]
-    if missing:
-        if manifest not in missing:
-            missing.append(manifest)
-        path = shlex.quote(f"{folder}/{manifest.name}")
-        _shell(device, f"rm -f {path}", "cannot replace the bundle that is there")
-    total = sum(file.size for file in missing)
-    _check_room(device, facts, total)
-    started = time.monotonic()
-    done = 0
-    for file in missing:
-        _push(device, bundle, file, folder, _sent(progress, file.name, done, total, started))
-        done += file.size
-    return Deployed(facts, tuple(file.name for file in missing), done, time.monotonic() - started)
+    facts = persist(device, lambda _: check(device))
+    what = f"deploying {bundle.bundle_id}"
+    name = f"bundle-{bundle.bundle_id}"
+
+    def say(text: str) -> None:
+        progress(text, 0, None)
+
+    with lock.hold(device, name, what, wait=True, say=say) as held:
+        work = _Deployment(device, bundle, facts, progress, held)
+        persist(device, work.bring, lambda: sum(work.landed.values()))
+    return work.result()
+
+
+@dataclass
+class _Deployment:
+    """One deployment; ``bring`` may be repeated after a lost connection."""
+
+    device: Device
+    bundle: Bundle
+    facts: Facts
+    progress: Progress
+    held: lock.Held
+    started: float = field(default_factory=time.monotonic)
+    landed: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
+
+    def bring(self, failures: int) -> None:
+        """Make the device hold the bundle, in smaller pieces the more often that failed."""
+        folder = bundle_path(self.bundle.bundle_id)
+        _shell(self.device, f"mkdir -p {shlex.quote(folder)}", "cannot make the bundle's folder")
+        missing = self._missing(folder)
+        self.progress("compare with the device", 1, 1)
+        total = sum(file.size for file in missing)
+        _check_room(self.device, self.facts, total)
+        piece = max(LEAST_PIECE_BYTES, PIECE_BYTES >> 2 * failures)
+        done = 0
+        for file in missing:
+            transfer = Transfer(
+                source=self.bundle.path / file.name,
+                target=f"{folder}/{file.name}",
+                sha256=file.sha256,
+                size=file.size,
+                sent=self._shown(file, done, total),
+                landed=self._landed(file),
+            )
+            send(self.device, transfer, piece)
+            self.sent[file.name] = file.size
+            done += file.size
+
+    def _missing(self, folder: str) -> list[BundleFile]:
+        """The files that are not there, the manifest last; its old one is taken away first."""
+        files = self.bundle.files
+        there = _hashes(self.device, [f"{folder}/{file.name}" for file in files], self.bundle)
+        missing = [file for file in files if there.get(f"{folder}/{file.name}") != file.sha256]
+        manifest = files[-1]
+        if missing:
+            if manifest not in missing:
+                missing.append(manifest)
+            path = shlex.quote(f"{folder}/{manifest.name}")
+            _shell(self.device, f"rm -f {path}", "cannot replace the bundle that is there")
+        return missing
+
+    def _shown(self, file: BundleFile, before: int, total: int) -> Callable[[int], None]:
+        """Report one file's bytes as a part of the whole, in kB, with the rate so far."""
+
+        def report(sent: int) -> None:
+            done = before + sent
+            rate = done / 1e6 / max(time.monotonic() - self.started, 1e-6)
+            text = f"push: {file.name}, kB at {rate:.1f} MB/s"
+            self.progress(text, done // 1000, total // 1000)
+
+        return report
+
+    def _landed(self, file: BundleFile) -> Callable[[int], None]:
+        """Count what is on the device for good, so that a slow way is told from a dead one."""
+
+        def note(have: int) -> None:
+            self.held.refresh()
+            self.landed[file.name] = max(have, self.landed.get(file.name, 0))
+
+        return note
+
+    def result(self) -> Deployed:
+        """What was done."""
+        seconds = time.monotonic() - self.started
+        return Deployed(self.facts, tuple(self.sent), sum(self.sent.values()), seconds)
 
 
 def check(device: Device) -> Facts:
@@ -78,16 +143,9 @@ def check(device: Device) -> Facts:
         DeviceError: the app is not installed, or ABI or Android version do not fit.
     """
     facts = device.facts()
-    if facts.abis and not set(facts.abis) & set(ABIS):
-        raise DeviceError(
-            f"{device.name}: its ABI is {', '.join(facts.abis)}; the app needs {' or '.join(ABIS)}",
-            "use a 64-bit device, or the virtual device: --device virtual",
-        )
-    if facts.sdk is not None and facts.sdk < MIN_SDK:
-        raise DeviceError(
-            f"{device.name}: Android {facts.release} (SDK {facts.sdk}) is too old",
-            f"use a device with SDK {MIN_SDK} (Android 8) or newer, or --device virtual",
-        )
+    problem = incompatibility(device.name, facts)
+    if problem is not None:
+        raise problem
     if device.shell(f"pm path {PACKAGE}").exit_code != 0:
         if facts.kind == "virtual-device":
             raise DeviceError(
@@ -96,7 +154,7 @@ def check(device: Device) -> Facts:
             )
         raise DeviceError(
             f"{device.name}: the app {PACKAGE} is not installed",
-            "run `make apk` and adb install android_app/target/apk/sparserec-universal.apk, "
+            "run `sparserec deploy BUNDLE --build-app`, or --apk FILE with one that you have; "
             "or use --device virtual",
         )
     return facts
@@ -119,26 +177,6 @@ def _hashes(device: Device, paths: list[str], bundle: Bundle) -> dict[str, str]:
     return {path: digest for digest, path in _HASH_LINE.findall(output)}
 
 
-def _push(
-    device: Device, bundle: Bundle, file: BundleFile, folder: str, progress: Callable[[int], None]
-) -> None:
-    """Send one file, check it on the device and give it its name."""
-    target = f"{folder}/{file.name}"
-    part = f"{target}.part"
-    device.push(bundle.path / file.name, part, progress)
-    quoted = shlex.quote(part)
-    arrived = device.shell(f"sha256sum {quoted}", allowance(file.size)).output
-    found = _HASH_LINE.search(arrived)
-    if found is None or found[1] != file.sha256:
-        device.shell(f"rm -f {quoted}")
-        raise DeviceError(
-            f"{device.name}: {file.name} arrived damaged: SHA-256 is "
-            f"{found[1] if found else arrived.strip() or 'unknown'}, should be {file.sha256}",
-            "run the command again; if it stays, try another cable or port",
-        )
-    _shell(device, f"mv -f {quoted} {shlex.quote(target)}", f"cannot rename {file.name}.part")
-
-
 def _shell(device: Device, command: str, fault: str) -> None:
     result = device.shell(command)
     if result.exit_code != 0:
@@ -146,16 +184,3 @@ def _shell(device: Device, command: str, fault: str) -> None:
             f"{device.name}: {fault}: {result.output.strip()}",
             "check that the device is unlocked and its storage can be written",
         )
-
-
-def _sent(
-    progress: Progress, name: str, before: int, total: int, started: float
-) -> Callable[[int], None]:
-    """Report one file's bytes as a part of the whole, in kB, with the rate so far."""
-
-    def report(sent: int) -> None:
-        done = before + sent
-        rate = done / 1e6 / max(time.monotonic() - started, 1e-6)
-        progress(f"push: {name}, kB at {rate:.1f} MB/s", done // 1000, total // 1000)
-
-    return report

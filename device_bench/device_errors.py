@@ -17,9 +17,28 @@ class DeviceError(SparseRecError):
         self.state = state
 
 
+class ConnectionLostError(DeviceError):
+    """The connection broke off or fell silent: another try may succeed."""
+
+
+class RefusedError(Exception):
+    """The device answered, and its answer is no; the text is the device's."""
+
+
 def is_device_fault(error: BaseException) -> bool:
     """Whether an exception comes from adb-shell or libusb, neither of which has a base class."""
     return type(error).__module__.split(".")[0] in ("adb_shell", "usb1")
+
+
+def is_silence(error: BaseException) -> bool:
+    """Whether an exception says that nothing came in time."""
+    timeouts = (exceptions.AdbTimeoutError, exceptions.TcpTimeoutException, TimeoutError)
+    return isinstance(error, timeouts) or usb_cause(error) == "USBErrorTimeout"
+
+
+def usb_cause(error: BaseException) -> str:
+    """The name of the exception, or of libusb's under it; told by name, as libusb may be absent."""
+    return type(getattr(error, "usb_error", None) or error).__name__
 
 
 def unauthorised(name: str) -> DeviceError:
@@ -32,30 +51,30 @@ def unauthorised(name: str) -> DeviceError:
 
 
 def connect_error(name: str, error: BaseException) -> DeviceError:
-    """Say why connecting failed; libusb's errors are told by name, as libusb may be absent."""
-    cause = type(getattr(error, "usb_error", None) or error).__name__
+    """Say why connecting failed."""
+    cause = usb_cause(error)
     if isinstance(error, ConnectionRefusedError):
-        return DeviceError(
+        return ConnectionLostError(
             f"{name}: connection refused: no adb daemon listens there",
             "check host and port; on a phone connected by USB, `adb tcpip 5555` opens its port",
         )
     if cause == "USBErrorBusy":
         return DeviceError(
-            f"{name}: another program, most likely an adb server, holds this USB device",
-            "run `adb kill-server`, close Android Studio, and try again",
+            f"{name}: another program holds this USB device, and no adb server here lists it",
+            "close what uses it (Android Studio, scrcpy, an adb server on another port: adb "
+            "kill-server), and try again",
             "busy",
         )
     if cause == "USBErrorAccess":
         return no_permission(name)
     if isinstance(error, socket.gaierror):
         return DeviceError(f"{name}: no such host", "check the host's name")
-    timeouts = (exceptions.AdbTimeoutError, exceptions.TcpTimeoutException, TimeoutError)
-    if isinstance(error, timeouts) or cause == "USBErrorTimeout":
-        return DeviceError(
+    if is_silence(error):
+        return ConnectionLostError(
             f"{name}: the device does not answer",
             "unlock it, check that USB debugging is on, replug it, or restart it",
         )
-    return DeviceError(
+    return ConnectionLostError(
         f"{name}: cannot connect: {error}",
         "replug the device, check that USB debugging is on, or restart it",
     )
@@ -68,4 +87,13 @@ def no_permission(name: str) -> DeviceError:
         "install your system's udev rules for Android (Debian: apt install "
         "android-sdk-platform-tools-common), add yourself to group plugdev, and replug the phone",
         "no permission",
+    )
+
+
+def offline(name: str) -> DeviceError:
+    """The error for a device that its adb server knows and cannot reach."""
+    return ConnectionLostError(
+        f"{name}: the adb server says that the device is offline",
+        "replug it or switch USB debugging off and on; a device at HOST:PORT: "
+        f"adb disconnect {name}; adb connect {name}",
     )

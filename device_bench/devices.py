@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_bench import adb, keys, virtual_process
+from device_bench import adb, adb_server, health, keys, virtual_process
 from device_bench.adb import Device, Facts, Socket, UsbPhone, parse_address
+from device_bench.adb_server import ServerPhone, ThroughServer
+from device_bench.compat import incompatibility
 from device_bench.device_errors import DeviceError
+from device_bench.health import Health
 from device_bench.virtual_process import Running
 from sparserec.errors import SparseRecError
 
@@ -17,16 +21,22 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 VIRTUAL = "virtual"
 
 Address = tuple[str, int]
-Target = UsbPhone | Running | Address
+Phone = UsbPhone | ServerPhone
+Target = Phone | Running | Address
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of ``sparserec devices``: ``facts`` where it is ready, ``problem`` where not."""
+    """One line of ``sparserec devices``: ``facts`` where it is ready, ``problem`` where not.
+
+    A device that is ready and that the app cannot run on has both.
+    """
 
     name: str
     facts: Facts | None
     problem: SparseRecError | None
+    transport: str = ""
+    health: Health | None = None
 
     @property
     def state(self) -> str:
@@ -36,13 +46,13 @@ class Listed:
         return self.problem.state if isinstance(self.problem, DeviceError) else "offline"
 
 
-def pick(wanted: str | None, phones: list[UsbPhone], virtuals: list[Running]) -> Target | None:
+def pick(wanted: str | None, phones: list[Phone], virtuals: list[Running]) -> Target | None:
     """The device that ``wanted`` names; None where a virtual device has to be started.
 
     Args:
         wanted: a serial, ``host:port``, ``virtual``, or None for the only phone, else a virtual
             device.
-        phones: what is connected by USB.
+        phones: what is connected by USB or known to an adb server.
         virtuals: virtual devices that run.
 
     Raises:
@@ -63,13 +73,21 @@ def pick(wanted: str | None, phones: list[UsbPhone], virtuals: list[Running]) ->
                 f"choose one with --device, such as --device {virtuals[0].address}",
             )
         return virtuals[0] if virtuals else None
+    return _named(wanted, phones, virtuals)
+
+
+def _named(wanted: str, phones: list[Phone], virtuals: list[Running]) -> Target:
     for phone in phones:
         if phone.serial == wanted:
             return phone
+    for virtual in virtuals:
+        if wanted in (virtual.serial, virtual.address):
+            return virtual
     address = parse_address(wanted)
     if address is not None:
         return address
-    connected = ", ".join(phone.serial for phone in phones) or "none"
+    found = [*phones, *virtuals]
+    connected = ", ".join(device.serial for device in found) or "none"
     raise SparseRecError(
         f"no device {wanted!r} is connected (connected: {connected})",
         "give a serial that `sparserec devices` lists, HOST:PORT, or 'virtual'",
@@ -95,8 +113,8 @@ def choose(
     Raises:
         SparseRecError: several devices fit or none does, or it cannot be connected.
     """
-    phones, usb_problem = _phones(wanted)
     virtuals = [] if virtual_root else virtual_process.running()
+    phones, usb_problem = _phones(wanted, virtuals)
     target = pick(wanted, phones, virtuals)
     if target is None:
         with virtual_process.start(virtual_root) as started:
@@ -117,14 +135,29 @@ def _why(wanted: str | None, usb_problem: DeviceError | None) -> str:
     return f"{usb_problem.message}: " if usb_problem else "no phone is connected: "
 
 
-def _phones(wanted: str | None) -> tuple[list[UsbPhone], DeviceError | None]:
-    """The phones on USB, and why they cannot be searched; not looked at where not wanted."""
+def _phones(wanted: str | None, virtuals: list[Running]) -> tuple[list[Phone], DeviceError | None]:
+    """The phones there are, and why USB cannot be searched; not looked at where not wanted."""
     if wanted == VIRTUAL:
         return [], None
+    known = {virtual.address for virtual in virtuals}
+    served = [phone for phone in adb_server.phones() if phone.serial not in known]
     try:
-        return adb.usb_phones(), None
+        return merge(adb.usb_phones(), served), None
     except DeviceError as error:
-        return [], error
+        return list(served), error
+
+
+def merge(plugged: list[UsbPhone], served: list[ServerPhone]) -> list[Phone]:
+    """Every phone once: through the adb server where that has the device to itself.
+
+    Args:
+        plugged: what USB has; named by its port where not even its serial can be read.
+        served: what the adb server knows, which may be any of these and others.
+    """
+    held = {name for phone in served if phone.held for name in (phone.serial, phone.usb_port)}
+    own: list[Phone] = [phone for phone in plugged if phone.serial not in held]
+    names = {phone.serial for phone in own}
+    return own + [phone for phone in served if not names & {phone.serial, phone.usb_port}]
 
 
 def _open(target: Target, say: Callable[[str], None], owner_seconds: float = 30.0) -> Device:
@@ -137,6 +170,8 @@ def _open(target: Target, say: Callable[[str], None], owner_seconds: float = 30.
     def dialog() -> None:
         say("unlock the phone and accept 'Allow USB debugging?'")
 
+    if isinstance(target, ServerPhone):
+        return Device(target.serial, ThroughServer(target.serial))
     if isinstance(target, UsbPhone):
         if target.problem is not None:
             raise target.problem
@@ -150,12 +185,19 @@ def _open(target: Target, say: Callable[[str], None], owner_seconds: float = 30.
 
 
 def _name(target: Target) -> str:
-    if isinstance(target, UsbPhone):
+    if isinstance(target, UsbPhone | ServerPhone):
         return target.serial
     if isinstance(target, Running):
         return target.address
     host, port = target
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _way(target: Target) -> str:
+    """How a device is reached, as ``Transport.kind`` says it."""
+    if isinstance(target, ServerPhone):
+        return ThroughServer.kind
+    return "USB" if isinstance(target, UsbPhone) else "TCP"
 
 
 def _loopback_keys() -> list[Path]:
@@ -165,21 +207,30 @@ def _loopback_keys() -> list[Path]:
 
 
 def survey(addresses: list[Address]) -> tuple[list[Listed], DeviceError | None]:
-    """Look at the phones on USB, at the running virtual devices and at ``addresses``.
+    """Look at all phones, at the running virtual devices and at ``addresses``, all at once.
 
     Returns:
         The devices, and why USB could not be searched, None if it was.
     """
-    phones, usb_problem = _phones(None)
-    targets: list[Target] = [*phones, *virtual_process.running(), *addresses]
-    return [_look(target) for target in targets], usb_problem
+    virtuals = virtual_process.running()
+    phones, usb_problem = _phones(None, virtuals)
+    known = {_name(target) for target in (*phones, *virtuals)}
+    others = [address for address in addresses if _name(address) not in known]
+    targets: list[Target] = [*phones, *virtuals, *others]
+    with ThreadPoolExecutor(max(1, len(targets))) as pool:
+        return list(pool.map(_look, targets)), usb_problem
 
 
 def _look(target: Target) -> Listed:
     """Connect for a moment; an owner's dialog is not waited for."""
+    name, way = _name(target), _way(target)
     try:
         device = _open(target, lambda _: None, owner_seconds=2.0)
-        with device:
-            return Listed(_name(target), device.facts(), None)
+        device.connect(timeout=3.0)
+        try:
+            facts = device.facts()
+            return Listed(name, facts, incompatibility(name, facts), way, health.read(device))
+        finally:
+            device.close()
     except SparseRecError as error:
-        return Listed(_name(target), None, error)
+        return Listed(name, None, error, way)

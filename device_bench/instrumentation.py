@@ -23,6 +23,8 @@ class Outcome(Enum):
     """The harness said so itself."""
     CRASHED = "crashed"
     """The process died; Android says so."""
+    ABORTED = "aborted"
+    """Android itself went down, and the run with it."""
     NOT_STARTED = "not started"
     """Android could not start the harness."""
     CUT_SHORT = "cut short"
@@ -105,8 +107,10 @@ class Parser:
         if self._not_started:
             why = self._last_status.get("Error") or f"cannot start {self._not_started}"
             return Result(Outcome.NOT_STARTED, values, _one_line(why))
-        if "shortMsg" in values or self._aborted:
-            why = values.get("longMsg") or values.get("shortMsg") or self._aborted
+        if self._aborted:
+            return Result(Outcome.ABORTED, values, _one_line(self._aborted))
+        if "shortMsg" in values:
+            why = values.get("longMsg") or values["shortMsg"] or "process crashed"
             return Result(Outcome.CRASHED, values, _one_line(why))
         if self._code is None:
             why = "the output ended before the run did"

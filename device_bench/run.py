@@ -1,4 +1,4 @@
-"""Running the harness on a device and fetching its report."""
+"""Running the harness on a device and fetching what it leaves."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_bench import endings, post_mortem
 from device_bench import report as reports
 from device_bench.adb import Device
-from device_bench.deploy import PACKAGE, ROOT, bundle_path
 from device_bench.device_errors import DeviceError
+from device_bench.endings import Ended, State
 from device_bench.instrumentation import Outcome, Parser, Result, Status
+from device_bench.paths import PACKAGE, ROOT, bundle_path
+from device_bench.post_mortem import Before, Death
 from device_bench.report import Report
+from device_bench.watchdog import CancelledError, TimedOutError, Watchdog
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, silent
 
 COMPONENT = f"{PACKAGE}/.HarnessInstrumentation"
-SILENCE_SECONDS = 600.0
-"""How long the harness may say nothing: evaluation on a slow phone is one long phase."""
-LOG_LINES = 5
+REPORT, SENSORS, LOGCAT = "report.json", "sensors.json", "logcat.txt"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Options:
     checkpoint_every: int | None = None
     evaluate: bool = True
     fresh: bool = False
+    scratch: bool = False
+    """Train from the bundle, in a folder of the run's own that is removed with it; what the device
+    has learnt so far stays as it is."""
 
     def arguments(self) -> list[tuple[str, str]]:
         """The harness's keys and values."""
@@ -71,7 +76,8 @@ def run(
     Args:
         device: connected, with the bundle deployed.
         bundle_id: the bundle's name on the device.
-        report_path: where ``report.json`` goes on this machine, also after a failure.
+        report_path: where the report goes on this machine, also after a failure; ``sensors.json``
+            and, after a failure, ``logcat.txt`` go beside it.
         options: what differs from the harness's defaults.
         progress: told of each phase, and in training of each status.
 
@@ -79,32 +85,58 @@ def run(
         The report, checked against its schema.
 
     Raises:
-        RunFailedError: the harness failed, crashed or could not be started.
+        RunFailedError: the run ended in any state but succeeded.
         DeviceError: the connection failed; the report could not be fetched.
         KeyboardInterrupt: passed on after the run on the device was stopped.
     """
+    ended = perform(device, bundle_id, report_path, options, Watchdog(), progress)
+    if ended.state is not State.SUCCEEDED or ended.report is None:
+        said = "".join(f"\n  device log: {line}" for line in post_mortem.said(ended.log))
+        raise RunFailedError(f"{device.name}: {ended.message}{said}", ended.fix, ended.report)
+    return ended.report
+
+
+def perform(
+    device: Device,
+    bundle_id: str,
+    report_path: Path,
+    options: Options | None,
+    watchdog: Watchdog,
+    progress: Progress = silent,
+) -> Ended:
+    """As ``run``, with limits, and with a value for every end that is not a fault on the way.
+
+    Raises:
+        DeviceError: the connection failed, or what must be there cannot be fetched or written.
+    """
+    options = options or Options()
     run_id = str(uuid.uuid4())
-    out = f"{ROOT}/runs/{run_id}"
+    place = f"{ROOT}/runs/{run_id}"
     state = f"{ROOT}/state/{bundle_id}"
-    made = device.shell(f"mkdir -p {out} {shlex.quote(state)}")
+    if options.scratch:
+        state = f"{place}/state"
+    made = device.shell(f"mkdir -p {place} {shlex.quote(state)}")
     if made.exit_code != 0:
         raise DeviceError(f"{device.name}: cannot make the run's folder: {made.output.strip()}")
-    values = [("bundle", bundle_path(bundle_id)), ("state", state), ("out", out)]
-    values += [("run_id", run_id), *(options or Options()).arguments()]
-    with _stopped_on_error(device):
-        result = _watch(device, _command(values), progress)
+    values = [("bundle", bundle_path(bundle_id)), ("state", state), ("out", place)]
+    values += [("run_id", run_id), *options.arguments()]
+    known = post_mortem.before(device)
     report_path.parent.mkdir(parents=True, exist_ok=True)
-    report = _fetch(device, f"{out}/report.json", report_path, result)
-    if result.outcome is not Outcome.SUCCEEDED or report is None:
-        raise _failure(device, result, report)
-    if report["run_id"] != run_id or report["exit_status"] != "succeeded":
-        raise RunFailedError(
-            f"{report_path}: the harness reported success, but the report says run "
-            f"{report['run_id']} {report['exit_status']}",
-            "this is a fault of the harness: please report it with the file",
-            report,
-        )
-    return report
+    try:
+        with _stopped_on_error(device):
+            result = _watch(device, _command(values), watchdog, progress)
+        ended = _over(device, place, report_path, result, known)
+    except CancelledError:
+        ended = Ended(State.CANCELLED, "the run was cancelled", "run it again")
+    except TimedOutError as error:
+        report, death = _remains(device, place, report_path, known)
+        ended = endings.timed_out(str(error), death, report)
+    if ended.log:
+        (report_path.parent / LOGCAT).write_text("\n".join(ended.log) + "\n", encoding="utf-8")
+    if options.scratch:
+        with contextlib.suppress(DeviceError):
+            device.shell(f"rm -rf {place}")
+    return _trusted(ended, run_id, report_path)
 
 
 def _command(values: list[tuple[str, str]]) -> str:
@@ -112,11 +144,14 @@ def _command(values: list[tuple[str, str]]) -> str:
     return f"am instrument -w -r {pairs} {COMPONENT}"
 
 
-def _watch(device: Device, command: str, progress: Progress) -> Result:
+def _watch(device: Device, command: str, watchdog: Watchdog, progress: Progress) -> Result:
     """Read the harness's output to its end."""
     parser = Parser()
     waiting = ""
-    for line in device.stream(command, SILENCE_SECONDS):
+    silence = watchdog.limits.silence_seconds + 10.0  # the watchdog is the first to notice
+    for line in device.stream(command, silence, watchdog.check):
+        watchdog.heard()
+        watchdog.check()
         status = parser.feed(line)
         if status is not None:
             waiting = _show(status, waiting, progress)
@@ -155,7 +190,7 @@ def _show(status: Status, waiting: str, progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _stopped_on_error(device: Device) -> Iterator[None]:
-    """Stop the harness when the block is left early, by Ctrl-C or a fault."""
+    """Stop the harness when the block is left early, by Ctrl-C, a limit or a fault."""
     try:
         yield
     except BaseException:
@@ -166,47 +201,44 @@ def _stopped_on_error(device: Device) -> Iterator[None]:
         raise
 
 
-def _fetch(device: Device, source: str, target: Path, result: Result) -> Report | None:
-    """The run's report; after a failure, None where there is none or it is damaged."""
-    try:
-        device.pull(source, target)
-        return reports.read(target)
-    except SparseRecError:
-        if result.outcome is Outcome.SUCCEEDED:
-            raise
-        return None
+def _over(device: Device, place: str, report_path: Path, result: Result, known: Before) -> Ended:
+    """What a run that ended by itself left."""
+    if result.outcome is Outcome.SUCCEEDED:
+        return Ended(State.SUCCEEDED, report=_fetch(device, place, report_path))
+    report, death = _remains(device, place, report_path, known)
+    return endings.failed(result, death, report)
 
 
-def _failure(device: Device, result: Result, report: Report | None) -> RunFailedError:
-    """Put together what is known of a failed run."""
-    where = f" in phase {report['phase']}" if report is not None else ""
-    message = f"{device.name}: the run {_ENDINGS[result.outcome]}{where}: {result.message}"
-    log = _log_lines(device) if result.outcome is not Outcome.FAILED else []
-    if log:
-        message += "\n  device log: " + "\n  device log: ".join(log)
-    return RunFailedError(message, _FIXES[result.outcome], report)
+def _remains(
+    device: Device, place: str, report_path: Path, known: Before
+) -> tuple[Report | None, Death]:
+    """What is still to be had after a failure, of a device that may be gone."""
+    report, death = None, Death(low_memory=False, stopped=False, reason="", log=())
+    with contextlib.suppress(SparseRecError):
+        death = post_mortem.examine(device, known)
+    with contextlib.suppress(SparseRecError):
+        report = _fetch(device, place, report_path)
+    return report, death
 
 
-_ENDINGS = {
-    Outcome.SUCCEEDED: "succeeded",
-    Outcome.FAILED: "failed",
-    Outcome.CRASHED: "crashed",
-    Outcome.NOT_STARTED: "could not be started",
-    Outcome.CUT_SHORT: "was cut short",
-}
-_FIXES = {
-    Outcome.SUCCEEDED: "",
-    Outcome.FAILED: "see the message above; --fresh starts over without the device's checkpoints",
-    Outcome.CRASHED: "run it again: it goes on from the newest checkpoint",
-    Outcome.NOT_STARTED: "install the app on the device, or run `make setup` for a virtual device",
-    Outcome.CUT_SHORT: "check the connection and run it again: it goes on from the checkpoint",
-}
+def _fetch(device: Device, place: str, report_path: Path) -> Report:
+    """Copy the run's report and what lies beside it; check the report."""
+    device.pull(f"{place}/{REPORT}", report_path)
+    if device.shell(f"[ -f {place}/{SENSORS} ]").exit_code == 0:
+        device.pull(f"{place}/{SENSORS}", report_path.parent / SENSORS)
+    return reports.read(report_path)
 
 
-def _log_lines(device: Device) -> list[str]:
-    """The newest lines that the harness or the runtime wrote to the device's log."""
-    with contextlib.suppress(DeviceError):
-        lines = device.shell("logcat -d -t 200").output.splitlines()
-        ours = [line for line in lines if " sparserec: " in line or "AndroidRuntime: " in line]
-        return [line.split(": ", 1)[1] for line in ours[-LOG_LINES:]]
-    return []
+def _trusted(ended: Ended, run_id: str, report_path: Path) -> Ended:
+    """Refuse a success that its own report does not bear out."""
+    report = ended.report
+    if ended.state is not State.SUCCEEDED or report is None:
+        return ended
+    if report["run_id"] == run_id and report["exit_status"] == "succeeded":
+        return ended
+    message = (
+        f"{report_path}: the harness reported success, but the report says run "
+        f"{report['run_id']} {report['exit_status']}"
+    )
+    fix = "this is a fault of the harness: please report it with the file"
+    return Ended(State.INFRASTRUCTURE_ERROR, message, fix, report, ended.log)

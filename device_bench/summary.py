@@ -1,43 +1,27 @@
-"""What the terminal shows of devices and reports."""
+"""What the terminal shows of reports, benches and comparisons."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from device_bench import compare, conditions, overview, units
 from device_bench import report as reports
-from device_bench import units
-from device_bench.devices import Listed
+from device_bench.compare import Comparison
 from device_bench.report import Report
+from device_bench.results import CORRECTNESS, GOOD, KINDS, STATES, Results
 
-
-def show_devices(console: Console, found: list[Listed]) -> None:
-    """Print a line for each device, and below what keeps those from being used that cannot be."""
-    table = Table(title="Devices", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("Device", "State", "Kind", "Model", "ABI", "SDK", "Free"):
-        right = name in ("SDK", "Free")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "Model")
-    for device in found:
-        facts = device.facts
-        if facts is None:
-            table.add_row(escape(device.name), f"[yellow]{device.state}[/]")
-            continue
-        table.add_row(
-            escape(device.name),
-            "[green]ready[/]",
-            facts.kind,
-            escape(facts.model),
-            ", ".join(facts.abis),
-            "" if facts.sdk is None else str(facts.sdk),
-            units.size(facts.free_bytes),
-        )
-    console.print(table)
-    for device in found:
-        if device.problem is not None:
-            console.print(f"[yellow]{escape(device.problem.message)}[/]", soft_wrap=True)
-            console.print(f"  fix: {escape(device.problem.fix)}", soft_wrap=True)
+# Holds six columns of figures in a terminal of 80 characters.
+_TIGHT: Any = {
+    "box": box.SIMPLE_HEAD,
+    "show_edge": False,
+    "pad_edge": False,
+    "padding": (0, 1, 0, 0),
+}
 
 
 def show_report(console: Console, report: Report) -> None:
@@ -108,6 +92,70 @@ def _times(report: Report) -> Table:
     for name, metric in reports.ordered_metrics(report):
         if metric and metric["count"]:
             values = (units.duration(metric[key]) for key in columns)
-            label = name.removesuffix("_ns").replace("_", " ")
-            table.add_row(label, str(metric["count"]), *values)
+            table.add_row(reports.label(name), str(metric["count"]), *values)
     return table
+
+
+def show_bench(console: Console, bench: Results) -> None:
+    """Print a bench's configurations, and the runs whose figures do not count."""
+    table = Table(title=escape(str(bench.path)), title_justify="left", **_TIGHT)
+    table.add_column("Configuration", overflow="fold", min_width=22)
+    for name in ("runs", "step p50", "spread", "p95", "peak RSS", "Recall"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in overview.summarise(bench):
+        values = _configuration(row) if row.good else ("", "", "", "", "")
+        table.add_row(escape(row.name), f"{len(row.good)}/{len(row.runs)}", *values)
+    console.print(table)
+    for kind in bench.kinds:
+        if kind != "phone":
+            console.print(f"[yellow]Figures of a {KINDS[kind]} are not those of a phone.[/]")
+    for run in bench.runs:
+        if not run.is_good:
+            state = STATES[run.state] if run.state != GOOD else CORRECTNESS[run.correctness]
+            message = (run.record or {}).get("message") or "no reason given"
+            name = run.path.name if run.path.is_dir() else run.path.parent.name
+            console.print(f"[red]{state}[/] {escape(f'{name}: {message}')}", soft_wrap=True)
+    words = {condition.word: condition for run in bench.runs for condition in conditions.of(run)}
+    for condition in words.values():
+        console.print(f"[yellow]{condition.word}[/] {escape(condition.text)}", soft_wrap=True)
+
+
+def _configuration(row: overview.Row) -> tuple[str, ...]:
+    return (
+        units.duration(row.median) if row.median is not None else "none",
+        row.spread or "one run",
+        units.duration(row.percentile(95)) if row.median is not None else "none",
+        units.kilobytes(max(row.peaks, default=None)),
+        units.number(row.quality("after")),
+    )
+
+
+def show_comparison(console: Console, found: Comparison, confidence: float) -> None:
+    """Print each metric of two sides with the ratio, its interval and the verdict."""
+    for name, runs in (("A", found.a), ("B", found.b)):
+        repetitions = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+        label = escape(runs[0].configuration.label)
+        console.print(f"[bold]{name}[/] {label}: {repetitions}", soft_wrap=True, highlight=False)
+    for line in found.differences:
+        console.print(f"[yellow]unlike:[/] {escape(line)}", soft_wrap=True)
+    table = Table(caption=f"intervals of {confidence * 100:g} %", caption_justify="left", **_TIGHT)
+    table.add_column("Median of", no_wrap=True)
+    for name in ("A", "B", "B / A", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("B is", no_wrap=True)
+    for verdict in found.verdicts:
+        ratio, show = verdict.ratio, verdict.metric.show
+        interval = ""
+        if ratio.low is not None and ratio.high is not None:
+            interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
+        table.add_row(
+            verdict.metric.name,
+            show(verdict.a),
+            show(verdict.b),
+            f"{ratio.ratio:.3f}",
+            interval,
+            verdict.words,
+        )
+    console.print(table)
+    for line in compare.notes(found):
+        console.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from pathlib import Path
 
 from device_bench.virtual.context import CommandError, CommandFunction, Context
 from device_bench.virtual.files import PACKAGE
+from device_bench.virtual.harness import USER_REQUESTED
+from device_bench.virtual.package_commands import HINT, dump_package
 
 INSTRUMENTATION = f"{PACKAGE}/.HarnessInstrumentation"
-APK = f"/data/app/{PACKAGE}/base.apk"
-_HINT = (
-    "virtual device: the app is the desktop harness, which is not built on this machine; "
-    "run `make setup` or name its launcher with SPARSEREC_HARNESS"
-)
-_NO_APK = (
-    "Failure [INSTALL_FAILED_ABORTED: the virtual device runs the desktop harness and takes no APK]"
-)
 
 
 def getprop(context: Context, arguments: list[str]) -> int:
@@ -34,27 +29,6 @@ def getprop(context: Context, arguments: list[str]) -> int:
     return 0
 
 
-def pm(context: Context, arguments: list[str]) -> int:
-    """``pm path PACKAGE``, ``pm list packages [FILTER]``; installing is refused."""
-    installed = context.device.harness.installed
-    match arguments:
-        case ["path", package]:
-            if package != PACKAGE or not installed:
-                return 1
-            context.print(f"package:{APK}")
-        case ["list", "packages", *rest]:
-            if installed and all(text in PACKAGE for text in rest if not text.startswith("-")):
-                context.print(f"package:{PACKAGE}")
-        case ["install" | "install-create" | "uninstall", *_]:
-            context.print(_NO_APK)
-            if not installed:
-                context.complain(_HINT)
-            return 1
-        case _:
-            raise CommandError("virtual device: only path and list packages are supported", 2)
-    return 0
-
-
 def am(context: Context, arguments: list[str]) -> int:
     """``am instrument -w -r [-e KEY VALUE ...] COMPONENT`` and ``am force-stop PACKAGE``."""
     match arguments:
@@ -62,7 +36,7 @@ def am(context: Context, arguments: list[str]) -> int:
             return _instrument(context, options)
         case ["force-stop", package]:
             if package == PACKAGE:
-                context.device.harness.stop()
+                context.device.harness.stop(reason=USER_REQUESTED)
             return 0
     raise CommandError("virtual device: only instrument and force-stop are supported", 2)
 
@@ -84,7 +58,7 @@ def _instrument(context: Context, options: list[str]) -> int:
         raise CommandError("virtual device: needs -w -r, -e KEY VALUE pairs and a component", 2)
     known = rest[0] in (INSTRUMENTATION, INSTRUMENTATION.replace("/.", f"/{PACKAGE}."))
     if not known or not context.device.harness.installed:
-        return _not_found(context, rest[0], _HINT if known else f"only {INSTRUMENTATION} is there")
+        return _not_found(context, rest[0], HINT if known else f"only {INSTRUMENTATION} is there")
     try:
         context.device.harness.run(values, context.stdout, context.hangup)
     except BrokenPipeError:
@@ -110,19 +84,60 @@ def dumpsys(context: Context, arguments: list[str]) -> int:
     """``dumpsys battery``, ``thermalservice``, ``meminfo PACKAGE`` and ``package PACKAGE``."""
     match arguments:
         case ["battery"]:
-            context.print("Current Battery Service state:\n  present: false")
+            _battery(context)
         case ["thermalservice"]:
-            context.print("HAL Ready: false")
+            _thermal(context)
+        case ["activity", "exit-info", package]:
+            _exit_info(context, package)
         case ["meminfo", package]:
             _meminfo(context, package)
         case ["package", package]:
-            if package != PACKAGE or not context.device.harness.installed:
-                context.print(f"Unable to find package: {package}")
-                return 0
-            context.print(f"Packages:\n  Package [{PACKAGE}]:\n    codePath={APK}")
+            dump_package(context, package)
         case _:
             raise CommandError(f"Can't find service: {' '.join(arguments)}")
     return 0
+
+
+def _battery(context: Context) -> None:
+    """What is there of a battery: nothing, unless one was asked for."""
+    battery = context.device.faults.spec.battery
+    if battery is None:
+        context.print("Current Battery Service state:\n  present: false")
+        return
+    powered = str(battery.charging).lower()
+    context.print(
+        f"Current Battery Service state:\n  AC powered: false\n  USB powered: {powered}\n"
+        f"  status: {2 if battery.charging else 3}\n  health: 2\n  present: true\n"
+        f"  level: {battery.level}\n  scale: 100"
+    )
+
+
+def _thermal(context: Context) -> None:
+    """The thermal status: none, unless one was asked for."""
+    status = context.device.faults.thermal_status()
+    if status is None:
+        context.print("HAL Ready: false")
+        return
+    context.print(f"IsStatusOverride: false\nThermal Status: {status}\nHAL Ready: true")
+
+
+_REASONS = {1: "EXIT_SELF", 2: "SIGNALED", 3: "LOW_MEMORY", 10: "USER REQUESTED"}
+
+
+def _exit_info(context: Context, package: str) -> None:
+    """How the app's last processes ended, newest first, as Android 11 and newer say it."""
+    context.print("ACTIVITY MANAGER PROCESS EXIT INFO (dumpsys activity exit-info)")
+    context.print(f"  package: {package}\n    Historical Process Exit for uid=10123")
+    exits = reversed(context.device.harness.exits) if package == PACKAGE else ()
+    for number, end in enumerate(exits):
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(end.time))
+        context.print(
+            f"        ApplicationExitInfo #{number}:\n"
+            f"          timestamp={when}.{int(end.time * 1000) % 1000:03d} pid={end.pid} "
+            "realUid=10123 packageUid=10123 definingUid=10123 user=0\n"
+            f"          process={package} reason={end.reason} ({_REASONS[end.reason]}) "
+            f"subreason=0 (UNKNOWN) status={end.status}"
+        )
 
 
 def _meminfo(context: Context, package: str) -> None:
@@ -195,6 +210,5 @@ COMMANDS: dict[str, CommandFunction] = {
     "kill": kill,
     "logcat": logcat,
     "pidof": pidof,
-    "pm": pm,
     "run-as": run_as,
 }

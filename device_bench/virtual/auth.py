@@ -87,6 +87,15 @@ def verify(key: RSAPublicKey, token: bytes, signature: bytes) -> bool:
     return True
 
 
+def is_among(line: bytes, keys: Iterable[RSAPublicKey]) -> bool:
+    """Whether a client's public key is one of ``keys``."""
+    try:
+        numbers = parse_public_key(line).public_numbers()
+    except ValueError:
+        return False
+    return any(key.public_numbers() == numbers for key in keys)
+
+
 def describe_key(line: bytes) -> str:
     """A client's public key as people can compare it: a short SHA-256 and the comment."""
     text = line.rstrip(b"\0").strip()

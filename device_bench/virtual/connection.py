@@ -27,7 +27,8 @@ from device_bench.virtual.streams import Stream
 if TYPE_CHECKING:
     from device_bench.virtual.device import Device
 
-FEATURES = ("shell_v2", "stat_v2", "ls_v2", "fixed_push_mkdir", "fixed_push_symlink_timestamp")
+FEATURES = ("shell_v2", "cmd", "stat_v2", "ls_v2", "fixed_push_symlink_timestamp")
+"""Without ``fixed_push_mkdir`` stock adb makes the folders of a tree itself, also empty ones."""
 PATIENCE_SECONDS = 30.0
 """How long a peer may take over the handshake, the rest of a message, or to take one of ours."""
 MAX_SIGNATURES = 32
@@ -143,11 +144,13 @@ class Connection:
             answer = self._receive(HANDSHAKE_LIMIT)
             if answer.command != AUTH or answer.arg0 not in (AUTH_SIGNATURE, AUTH_PUBLIC_KEY):
                 raise ProtocolError(f"expected AUTH, got {answer.command!r} {answer.arg0}")
+            keys, faults = self._device.authorized_keys, self._device.faults
             if answer.arg0 == AUTH_PUBLIC_KEY:
+                if auth.is_among(answer.payload, keys) and faults.owner_agrees():
+                    return True
                 self._refuse(answer.payload)
                 return False
-            keys = self._device.authorized_keys
-            if any(auth.verify(key, token, answer.payload) for key in keys):
+            if faults.knows_keys() and any(auth.verify(k, token, answer.payload) for k in keys):
                 return True
         raise ProtocolError("too many signatures by unknown keys")
 
@@ -183,6 +186,7 @@ class Connection:
     def _open(self, message: Message) -> None:
         name = os.fsdecode(message.payload.partition(b"\0")[0])
         service = services.find(name)
+        self._device.faults.opened(self._socket, name)
         if message.arg0 == 0:
             raise ProtocolError("OPEN without a stream id")
         if service is None or len(self._streams) >= MAX_STREAMS:

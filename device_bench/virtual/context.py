@@ -13,7 +13,7 @@ from device_bench.virtual.streams import Hangup, Reader, Writer
 if TYPE_CHECKING:
     from device_bench.virtual.device import Device
 
-BLOCK = 1 << 16
+BLOCK = 1 << 19
 
 
 class CommandError(Exception):

@@ -7,27 +7,36 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from device_bench.virtual.faults import Faults
 from device_bench.virtual.files import DeviceFiles
 from device_bench.virtual.harness import Harness
+from device_bench.virtual.packages import Packages
+from device_bench.virtual.storage import Storage
 
 MODEL = "SparseRec Virtual Device"
 
 
 class Log:
-    """The device's log: the newest lines, in ``logcat -v threadtime`` form."""
+    """The device's log: the newest lines, in ``logcat -v threadtime`` form.
 
-    def __init__(self, capacity: int = 2000) -> None:
+    Args:
+        capacity: how many lines are kept.
+        clock: the device's time, in seconds since 1970.
+    """
+
+    def __init__(self, capacity: int = 2000, clock: Callable[[], float] = time.time) -> None:
         self._lines: deque[str] = deque(maxlen=capacity)
         self._lock = threading.Lock()
+        self.now = clock
 
     def add(self, tag: str, text: str, pid: int | None = None) -> None:
         """Append ``text``, one entry for each of its lines."""
         number = os.getpid() if pid is None else pid
-        now = time.time()
+        now = self.now()
         stamp = time.strftime("%m-%d %H:%M:%S", time.localtime(now)) + f".{now % 1 * 1000:03.0f}"
         with self._lock:
             for line in text.splitlines() or [""]:
@@ -50,16 +59,21 @@ class Device:
     def __init__(
         self,
         files: DeviceFiles,
+        storage: Storage,
         harness: Harness,
         log: Log,
+        faults: Faults,
         authorized_keys: Sequence[RSAPublicKey],
         serial: str,
     ) -> None:
         self.files = files
+        self.storage = storage
         self.harness = harness
         self.log = log
+        self.faults = faults
         self.authorized_keys = authorized_keys
-        self.properties = _properties(serial)
+        self.properties = _properties(serial) | faults.spec.properties
+        self.packages = Packages(files, storage, self.properties)
 
     def banner(self, features: Sequence[str]) -> bytes:
         """What the device says of itself when a client connects."""

@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 
 from device_bench.virtual.context import CommandError, CommandFunction, Context, each, flags
+from device_bench.virtual.storage import size_below
 
 
 def cat(context: Context, arguments: list[str]) -> int:
@@ -174,12 +175,13 @@ def _kind(mode: int) -> str:
 
 
 def df(context: Context, arguments: list[str]) -> int:
-    """``df [-k] [PATH ...]``: the host's disk that holds the device's files."""
+    """``df [-k] [PATH ...]``: the host's disk that holds the device's files, or its limit."""
     _, paths = flags(arguments, "k")
     context.print("Filesystem     1K-blocks     Used Available Use% Mounted on")
 
     def show(path: str) -> None:
-        space = shutil.disk_usage(context.path(path))
+        context.path(path).lstat()
+        space = context.device.storage.space()
         total, free = space.total // 1024, space.free // 1024
         used = space.used // 1024
         percent = -(-100 * used // max(1, used + free))
@@ -280,8 +282,11 @@ def cp(context: Context, arguments: list[str]) -> int:
                 raise IsADirectoryError(errno.EISDIR, "Is a directory (use -r)", source)
             if host == target or host in target.parents:
                 raise OSError(errno.EINVAL, "Cannot copy a directory into itself", source)
+            context.device.storage.reserve(size_below(host))
             shutil.copytree(host, target, symlinks=True)
-        elif target.is_symlink():
+            return
+        context.device.storage.reserve(host.stat().st_size)
+        if target.is_symlink():
             raise OSError(errno.ELOOP, "Destination is a link", source)
         elif "p" in found:
             shutil.copy2(host, target)

@@ -7,16 +7,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from device_bench.virtual import fault_spec
 from device_bench.virtual.auth import load_authorized_keys
 from device_bench.virtual.connection import Connection
 from device_bench.virtual.device import Device, Log
+from device_bench.virtual.fault_spec import FaultSpec, Kill
+from device_bench.virtual.faults import Faults
 from device_bench.virtual.files import DeviceFiles
 from device_bench.virtual.harness import Harness
+from device_bench.virtual.storage import Storage
 from sparserec.errors import SparseRecError
 
 HOST = "127.0.0.1"
@@ -39,9 +43,10 @@ class VirtualDevice:
         authorized_keys: files of public keys (``adbkey.pub``) whose owners may connect.
         harness: launcher of the app; None for ``default_harness()``.
         serial: the device's ``ro.serialno``.
+        faults: what is to go wrong (docs/virtual-device.md).
 
     Raises:
-        SparseRecError: the root or a key file cannot be used.
+        SparseRecError: the root or a key file cannot be used, or a fault is not one.
     """
 
     def __init__(
@@ -52,12 +57,19 @@ class VirtualDevice:
         authorized_keys: Iterable[Path] = (),
         harness: Path | None = None,
         serial: str = "sparserec-virtual",
+        faults: FaultSpec | Mapping[str, Any] | None = None,
     ) -> None:
+        spec = faults if isinstance(faults, FaultSpec) else fault_spec.parse(faults or {})
+        self.faults = Faults(spec)
+        self.faults.kill = self._kill
+        self.faults.go_offline = self._go_offline
         files = DeviceFiles(root)
-        log = Log()
+        storage = Storage(files.root, spec.storage.bytes)
+        log = Log(clock=lambda: time.time() + self.faults.clock_offset())
         keys = load_authorized_keys(authorized_keys)
-        app = Harness(harness or default_harness(), files, log)
-        self.device = Device(files, app, log, keys, serial)
+        app = Harness(harness or default_harness(), files, storage, log, self.faults)
+        self.faults.note = lambda text: log.add("fault", text)
+        self.device = Device(files, storage, app, log, self.faults, keys, serial)
         self.host = HOST
         self.port = port
         self._listener: socket.socket | None = None
@@ -71,6 +83,16 @@ class VirtualDevice:
         Raises:
             SparseRecError: the port is taken or is not one.
         """
+        self._listen()
+        self.faults.start()
+
+    def stop(self) -> None:
+        """End every connection and the app's process, and free the port."""
+        self.faults.stop()
+        self._hang_up()
+        self.device.harness.stop()
+
+    def _listen(self) -> None:
         try:
             listener = socket.create_server((HOST, self.port))
         except (OSError, OverflowError) as error:
@@ -83,8 +105,8 @@ class VirtualDevice:
         self._thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End every connection and the app's process, and free the port."""
+    def _hang_up(self) -> None:
+        """Free the port and end every connection."""
         listener, self._listener = self._listener, None
         if listener is None or self._thread is None:
             return
@@ -96,7 +118,25 @@ class VirtualDevice:
             connections = list(self._connections)
         for connection in connections:
             connection.close()
-        self.device.harness.stop()
+
+    def _kill(self, event: Kill) -> None:
+        self.faults.note(f"the app is killed: {event.reason}")
+        if event.reason == "low memory":
+            self.device.harness.kill_for_memory()
+        else:
+            self.device.harness.stop()
+
+    def _go_offline(self, seconds: float | None) -> None:
+        self.faults.note("offline")
+        self._hang_up()
+        if seconds is not None:
+            self.faults.later(seconds, self._come_back)
+
+    def _come_back(self) -> None:
+        try:
+            self._listen()
+        except SparseRecError as error:
+            self.device.log.add("adbd", f"stays offline: {error.message}")
 
     def __enter__(self) -> Self:
         self.start()
@@ -121,7 +161,7 @@ class VirtualDevice:
             if self._listener is not listener:
                 sock.close()
                 return
-            connection = Connection(sock, self.device)
+            connection = Connection(self.faults.wrap(sock), self.device)
             with self._lock:
                 full = len(self._connections) >= MAX_CONNECTIONS
                 if not full:

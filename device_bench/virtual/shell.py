@@ -7,9 +7,9 @@ import os
 import struct
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from device_bench.virtual import android, file_commands, text_commands
+from device_bench.virtual import android, file_commands, package_commands, text_commands
 from device_bench.virtual.context import CommandError, CommandFunction, Context, State
 from device_bench.virtual.expansion import expand, expand_text
 from device_bench.virtual.protocol import MAX_PAYLOAD
@@ -145,7 +145,11 @@ class Shell:
                 host = Path(os.devnull)
             else:
                 host = self._device.files.resolve(target, self.state.cwd)
-            now[redirect.descriptor] = opened.enter_context(host.open(mode, buffering=0))
+            if mode == "rb" or target == "/dev/null":
+                file: Any = host.open(mode, buffering=0)
+            else:
+                file = self._device.storage.open(host, mode)
+            now[redirect.descriptor] = opened.enter_context(file)
         return Streams(*now)  # type: ignore[arg-type]
 
     def _simple(self, words: list[str], streams: Streams) -> int:
@@ -202,6 +206,7 @@ COMMANDS: dict[str, CommandFunction] = {
     **text_commands.COMMANDS,
     **file_commands.COMMANDS,
     **android.COMMANDS,
+    **package_commands.COMMANDS,
 }
 
 

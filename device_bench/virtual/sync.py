@@ -28,6 +28,7 @@ _STAT2 = struct.Struct("<4sIQQIIIIQqqq")  # id, errno, dev, ino, mode, links, ui
 _ENTRY = struct.Struct("<4s4I")  # id, mode, size, mtime, length of the name
 _ENTRY2 = struct.Struct("<4sIQQIIIIQqqqI")
 _WORD = 0xFFFFFFFF
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _MalformedError(Exception):
@@ -43,6 +44,7 @@ class _Session:
     def __init__(self, stream: Stream, device: Device) -> None:
         self._stream = stream
         self._reader = StreamReader(stream.read)
+        self._device = device
         self._files = device.files
         self._modified = 0
 
@@ -136,7 +138,8 @@ class _Session:
         except OSError as error:
             for _ in chunks:
                 pass  # the client sends the whole file before it looks at our answer
-            self._fail(f"couldn't create file: {error.strerror}")
+            what = "write failed" if error.errno in _WRITE_ERRORS else "couldn't create file"
+            self._fail(f"{what}: {error.strerror}")
         else:
             self._stream.write(_REQUEST.pack(b"OKAY", 0))
 
@@ -163,17 +166,20 @@ class _Session:
         if int(mode) & 0o170000 == stat.S_IFLNK:
             raise OSError(errno.EPERM, "virtual device: symbolic links are not supported")
         target = self._files.resolve(path, follow=False)
+        if target == self._files.root:
+            raise OSError(errno.EISDIR, "Is a directory")
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink() or target.is_file():
             target.unlink()
-        with target.open("xb") as file:  # exclusive: whatever appears there now is not followed
+        # Exclusive: whatever appears there now is not followed.
+        with self._device.storage.open(target, "xb") as file:
             try:
                 for chunk in chunks:
                     file.write(chunk)
-                file.flush()
             except BaseException:
                 target.unlink(missing_ok=True)
                 raise
+        self._device.faults.stored(target)
         target.chmod(int(mode) & 0o777)
         os.utime(target, (self._modified, self._modified))
 

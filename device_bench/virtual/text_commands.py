@@ -125,13 +125,21 @@ def uname(context: Context, arguments: list[str]) -> int:
     return 0
 
 
+def getconf(context: Context, arguments: list[str]) -> int:
+    """``getconf PAGE_SIZE``: that of the machine the device runs on."""
+    if arguments not in (["PAGE_SIZE"], ["PAGESIZE"]):
+        raise CommandError("virtual device: only PAGE_SIZE is supported", 2)
+    context.print(str(os.sysconf("SC_PAGE_SIZE")))
+    return 0
+
+
 def date(context: Context, arguments: list[str]) -> int:
     """``date [+FORMAT]``."""
     if len(arguments) > 1 or not all(argument.startswith("+") for argument in arguments):
         raise CommandError("virtual device: only 'date +FORMAT' is supported", 2)
     pattern = arguments[0][1:] if arguments else "%a %b %e %H:%M:%S %Z %Y"
-    now = time.localtime()
-    context.print(time.strftime(pattern.replace("%s", str(int(time.time()))), now))
+    now = context.device.log.now()
+    context.print(time.strftime(pattern.replace("%s", str(int(now))), time.localtime(now)))
     return 0
 
 
@@ -230,6 +238,7 @@ COMMANDS: dict[str, CommandFunction] = {
     "echo": echo,
     "export": export,
     "false": false,
+    "getconf": getconf,
     "id": identity,
     "printf": printf,
     "pwd": pwd,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_bench import keys
+from device_bench import adb, keys, retry
 from device_bench.adb import Device, Socket
 from device_bench.bundle import Bundle, BundleFile
 from device_bench.virtual import VirtualDevice
 from export.manifest import NAME as MANIFEST
+from sparserec.cli import main
 
 DIGEST = "0123456789abcdef" * 4
 PHASES = ("load", "evaluate_before", "warm_up", "train", "checkpoint", "evaluate_after", "done")
@@ -169,7 +171,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = temporal_split(Interactions(users, items, times, *names))
     recipe = replace(sparserec(), dim=8, density=0.4)
     table = random_table(split.known_users, split.known_items, 8, 0.4, 2, 0.3, seed=3)
-    run = TrainedRun("tiny", "0" * 64, recipe, table, split, {"recall@20": 0.5}, [])
+    run = TrainedRun("tiny", "0" * 64, recipe, table, {}, split, {"recall@20": 0.5}, [])
     device = Incremental(learning_rate=2.0, batch_size=16, epochs=10, window=8)
     return build(run, tmp_path_factory.mktemp("exported") / "bundle", device).path
 
@@ -182,9 +184,10 @@ def bundle_dir(exported: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the tests from the user's keys and state."""
+    """Keep the tests from the user's keys, state and adb server."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "1")
 
 
 APP = '''#!{python}
@@ -241,6 +244,37 @@ def app(tmp_path: Path) -> Path:
     return launcher
 
 
+class Ran:
+    """What a command printed and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def sparserec(
+    app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    monkeypatch.setenv("SPARSEREC_HARNESS", str(app))
+    monkeypatch.setattr(adb, "usb_phones", list)
+    monkeypatch.setenv("COLUMNS", "140")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["sparserec", *arguments])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as leave:
+            code = leave.code
+        captured = capsys.readouterr()
+        assert code is None or isinstance(code, int)
+        return Ran(code or 0, captured.out, captured.err)
+
+    return run
+
+
 @pytest.fixture
 def virtual(tmp_path: Path, app: Path) -> Iterator[VirtualDevice]:
     key = keys.public(keys.virtual_key())
@@ -253,3 +287,30 @@ def device(virtual: VirtualDevice) -> Iterator[Device]:
     transport = Socket(virtual.host, virtual.port)
     with Device(f"127.0.0.1:{virtual.port}", transport, [keys.virtual_key()]) as connected:
         yield connected
+
+
+@pytest.fixture
+def phone_with(tmp_path: Path, app: Path) -> Iterator[Callable[..., tuple[Device, VirtualDevice]]]:
+    """Start and connect a virtual device on which things go wrong (docs/virtual-device.md)."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**faults: Any) -> tuple[Device, VirtualDevice]:
+            key = keys.virtual_key()
+            running = stack.enter_context(
+                VirtualDevice(
+                    tmp_path / "phone",
+                    authorized_keys=[keys.public(key)],
+                    harness=app,
+                    faults=faults,
+                )
+            )
+            transport = Socket(running.host, running.port)
+            device = Device(f"127.0.0.1:{running.port}", transport, [key])
+            return stack.enter_context(device), running
+
+        yield start
+
+
+@pytest.fixture
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "PAUSE_SECONDS", 0.01)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from device_bench import deploy as deploying
-from device_bench.adb import Device, Facts
+from device_bench import keys, retry
+from device_bench.adb import Device, Facts, Socket
 from device_bench.bundle import Bundle
 from device_bench.deploy import ROOT, deploy
 from device_bench.device_errors import DeviceError
@@ -56,14 +60,14 @@ def spoil(
     device: Device, monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[str], None]
 ) -> None:
     """Let ``action`` happen on the device after the file ``name`` was pushed."""
-    push = device.push
+    push = device.push_bytes
 
-    def spoiled(source: Path, target: str, progress: Callable[[int], None]) -> None:
-        push(source, target, progress)
-        if source.name == name:
+    def spoiled(file: BinaryIO, size: int, target: str, sent: Callable[[int], None]) -> None:
+        push(file, size, target, sent)
+        if target.endswith(f"/{name}.part"):
             action(target)
 
-    monkeypatch.setattr(device, "push", spoiled)
+    monkeypatch.setattr(device, "push_bytes", spoiled)
 
 
 def test_byte_flipped_on_the_way_is_found(
@@ -110,7 +114,8 @@ def test_device_that_goes_away_in_a_push(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spoil(device, monkeypatch, "score.pte", lambda target: virtual.stop())
-    with pytest.raises(DeviceError, match="connection was lost"):
+    monkeypatch.setattr(retry, "PAUSE_SECONDS", 0.0)
+    with pytest.raises(DeviceError, match=r"refused.*5 times in a row"):
         deploy(device, bundle)
     assert MANIFEST not in {path.name for path in folder.iterdir()}
 
@@ -125,7 +130,7 @@ def test_replacing_takes_the_manifest_away_first(
         assert MANIFEST not in {path.name for path in folder.iterdir()}
         raise DeviceError("gone")
 
-    monkeypatch.setattr(device, "push", fail)
+    monkeypatch.setattr(device, "push_bytes", fail)
     with pytest.raises(DeviceError, match="gone"):
         deploy(device, bundle)
 
@@ -173,3 +178,48 @@ def test_missing_app(
     with pytest.raises(DeviceError, match="not installed") as caught:
         deploy(device, bundle)
     assert "virtual" in caught.value.fix
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    drops=st.lists(
+        st.tuples(
+            st.sampled_from(["shell:", "shell:sha256sum", "shell:mkdir", "shell:mv", "sync:"]),
+            st.integers(1, 4),
+            st.integers(0, 100_000),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+@pytest.mark.usefixtures("_no_pauses")
+def test_connection_may_drop_anywhere(
+    bundle: Bundle,
+    app: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    drops: list[tuple[str, int, int, bool]],
+) -> None:
+    wire = [
+        {
+            "action": "drop",
+            "service": service,
+            "nth": nth,
+            "at_byte": at if service == "sync:" and not back else at % 200,
+            "direction": "from_device" if back else "to_device",
+        }
+        for service, nth, at, back in drops
+    ]
+    key, root = keys.virtual_key(), tmp_path_factory.mktemp("phone")
+    options = {"authorized_keys": [keys.public(key)], "harness": app}
+    with VirtualDevice(root, faults={"wire": wire}, **options) as phone:  # type: ignore[arg-type]
+        with Device("phone", Socket(phone.host, phone.port), [key]) as device:
+            deploy(device, bundle)
+        media = phone.device.files.root / ROOT.lstrip("/")
+    folder = media / "bundles" / bundle.bundle_id
+    assert {path.name for path in folder.iterdir()} == {file.name for file in bundle.files}
+    for file in bundle.files:
+        assert (folder / file.name).read_bytes() == (bundle.path / file.name).read_bytes()
+    assert list((media / "locks").iterdir()) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -142,10 +144,12 @@ def test_records_of_dead_devices_are_forgotten() -> None:
     child.wait()
     dead = Running("127.0.0.1", 4000, "s", child.pid, "/x")
     alive = Running("127.0.0.1", 4001, "s", os.getpid(), "/y")
-    with virtual_process.listed(dead), virtual_process.listed(alive):
-        (virtual_process._records() / "9.json").write_text("{")
-        assert virtual_process.running() == [alive]
-    assert virtual_process.running() == []
+    records = virtual_process._records()
+    for device in (dead, alive):
+        (records / f"{device.pid}.json").write_text(json.dumps(asdict(device)))
+    (records / "9.json").write_text("{")
+    assert virtual_process.running() == [alive]
+    assert [record.stem for record in records.iterdir()] == [str(os.getpid())]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from device_bench import adb, report
+from device_bench import adb, page, report
 from device_bench.adb import Device
 from device_bench.bundle import load
 from device_bench.deploy import deploy
 from device_bench.devices import choose
+from device_bench.results import Result
 from device_bench.run import Options, RunFailedError, run
 from device_bench.virtual.server import default_harness
 from export.manifest import read as read_manifest
@@ -52,7 +53,7 @@ def test_train_resume_and_report(phone: Device, bundle_dir: Path, tmp_path: Path
     _check(again, bundle.golden, steps)
     manifest = next(file for file in bundle.files if file.name == "manifest.json")
     assert again["bundle"]["manifest_sha256"] == manifest.sha256
-    report.render_html(again, tmp_path / "report.html", bundle.golden)
+    page.render_run(Result(target, again, golden=bundle.golden), tmp_path / "report.html")
     assert "They are not a phone’s." in (tmp_path / "report.html").read_text()
 
 
@@ -88,3 +89,29 @@ def test_damaged_file_on_the_device_is_reported(
         run(phone, bundle.bundle_id, tmp_path / "report.json")
     assert caught.value.report is not None
     assert json.loads((tmp_path / "report.json").read_text())["exit_status"] == "failed"
+
+
+def test_an_interleaved_plan_trains_the_same_each_time(
+    sparserec: Callable[..., Any], bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPARSEREC_HARNESS")
+    Path("plan.toml").write_text(
+        f'bundles = ["{bundle_dir}"]\nrepetitions = 2\nthreads = [1, 2]\nevaluate = false\n'
+    )
+    ran = sparserec("bench", "--plan", "plan.toml", "--device", "virtual", "--out", "out")
+    assert ran.code == 0, ran.out
+    folders = sorted(Path("out/results").iterdir())
+    records = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    assert [(one["threads"], one["repetition"]) for one in records] == [
+        (1, 1),
+        (2, 1),
+        (2, 2),
+        (1, 2),
+    ]
+    reports = [report.read(folder / "report.json") for folder in folders]
+    for record, found in zip(records, reports, strict=True):
+        assert (record["state"], record["correctness"]) == ("succeeded", "passed")
+        assert found["resumed_from_step"] is None
+        assert found["parameters"]["threads"] == record["threads"]
+        assert found["losses"] == reports[0]["losses"]
+    assert len({found["run_id"] for found in reports}) == 4

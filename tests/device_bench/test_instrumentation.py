@@ -93,7 +93,12 @@ def test_component_that_is_not_there() -> None:
 
 
 def test_system_crash() -> None:
-    assert parse(ABORTED)[1] == Result(Outcome.CRASHED, {}, "System has crashed.")
+    assert parse(ABORTED)[1] == Result(Outcome.ABORTED, {}, "System has crashed.")
+
+
+def test_a_crash_without_words_is_still_one() -> None:
+    _, result = parse("INSTRUMENTATION_RESULT: shortMsg=\nINSTRUMENTATION_CODE: 0\n")
+    assert (result.outcome, result.message) == (Outcome.CRASHED, "process crashed")
 
 
 def test_every_cut_of_a_normal_run_is_cut_short() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from device_bench import keys
+from device_bench.adb import Device, Socket
+from device_bench.virtual import VirtualDevice
 from device_bench.virtual.auth import parse_public_key
 from sparserec.errors import SparseRecError
 
@@ -56,3 +60,30 @@ def test_virtual_key_leaves_the_users_alone(tmp_path: Path) -> None:
     keys.virtual_key()
     assert not keys.user_key_path().exists()
     assert keys.state_dir() == tmp_path / "state" / "sparserec"
+
+
+needs_adb = pytest.mark.skipif(shutil.which("adb") is None, reason="stock adb is not installed")
+
+
+@needs_adb
+def test_stock_adb_reads_our_key(tmp_path: Path) -> None:
+    key = keys.ensure_key(tmp_path / "adbkey")
+    told = subprocess.run(["adb", "pubkey", key], capture_output=True, text=True, check=True)
+    assert told.stdout.split()[0] == keys.public(key).read_text().split()[0]
+
+
+@needs_adb
+def test_key_of_stock_adb_is_used_as_it_is(tmp_path: Path, app: Path) -> None:
+    path = keys.user_key_path()
+    path.parent.mkdir(parents=True)
+    subprocess.run(["adb", "keygen", path], capture_output=True, check=True)
+    before = path.read_bytes(), keys.public(path).read_bytes()
+    assert keys.user_key() == path
+    with (
+        VirtualDevice(
+            tmp_path / "phone", authorized_keys=[keys.public(path)], harness=app
+        ) as phone,
+        Device("phone", Socket(phone.host, phone.port), [keys.user_key()]) as device,
+    ):
+        assert device.shell("echo hi").output == "hi\n"
+    assert (path.read_bytes(), keys.public(path).read_bytes()) == before

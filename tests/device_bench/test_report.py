@@ -1,99 +1,39 @@
-"""Reports: what is refused, what counts as a failure, and the page."""
+"""Reports: what is refused, what counts as a failure, what contradicts itself."""
 
 from __future__ import annotations
 
 import copy
-import io
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from rich.console import Console
 
+from device_bench import checked, conditions, page, results, units
 from device_bench import report as reports
-from device_bench import summary, units
 from sparserec.errors import SparseRecError
+from tests.device_bench.conftest import build_report
+from tests.device_bench.folders import (
+    build_record,
+    build_sensors,
+    nulls,
+    report_of,
+    write_bench,
+    write_run,
+)
 
 Make = Callable[..., dict[str, Any]]
-HOST = {
-    "dataset": "ml-100k",
-    "density": 0.1,
-    "recall@20": {"sparse": 0.2311, "dense": 0.2382, "random": 0.1723},
-    "ndcg@20": {"sparse": 0.2014, "dense": 0.2075, "random": 0.1426},
-    "curves": {"sparse": [[1, 0.1], [2, 0.2311]], "dense": [[1, 0.08], [2, 0.2382]], "random": []},
-}
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """Checks that elements nest, and collects what the tests look at."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.text = ""
-        self.texts: dict[str, list[str]] = {}
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-            self.texts.setdefault(tag, []).append("")
-        self._attributes(attrs)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self._attributes(attrs)
-
-    def _attributes(self, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("href", "xlink:href", "src", "aria-labelledby"):
-                self.references += (value or "").split()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        for tag in set(self.open):
-            self.texts[tag][-1] += data
-
-
-def render(report: dict[str, Any], path: Path, **extras: Any) -> tuple[str, Page]:
-    path.write_text(json.dumps(report))
-    reports.render_html(reports.read(path), path.with_suffix(".html"), **extras)
-    html = path.with_suffix(".html").read_text()
-    return html, Page(html)
-
-
-def nulls(report: dict[str, Any]) -> dict[str, Any]:
-    """The report of a run that died early on a device where little can be read."""
-    bare = copy.deepcopy(report)
-    for name in ("finished_utc", "correctness", "quality", "battery", "state", "bundle"):
-        bare[name] = None
-    bare.update(exit_status="started", phase="load", losses=[], parameters=None)
-    bare["metrics"] = {"train_step_ns": None}
-    bare["phases"] = [{"name": "load", "start_ns": 0, "duration_ns": None, "memory": None}]
-    bare["target"].update(model=None, abi=None, os=None, cores=None, memory_total_kb=None)
-    return bare
+ONE = "ml-100k-mf-d64-10pct-00000001"
 
 
 def test_schema_is_one_and_the_samples_fit(make_report: Make, tmp_path: Path) -> None:
-    schema = Path(reports.__file__).parent / "schema" / "report-1.schema.json"
-    Draft202012Validator.check_schema(json.loads(schema.read_text()))
+    for name in ("report-1.schema.json", "run-1.schema.json", "sensors.schema.json"):
+        Draft202012Validator.check_schema(checked.validator(name).schema)
     for index, report in enumerate((make_report(), nulls(make_report()))):
         path = tmp_path / f"{index}.json"
         path.write_text(json.dumps(report))
@@ -186,99 +126,182 @@ def test_phases_that_occur_often_are_merged_to_their_largest(make_report: Make) 
     assert merged["load"]["memory"]["native_heap_kb"] is None
 
 
-def test_page_has_every_section_and_names_no_address(make_report: Make, tmp_path: Path) -> None:
-    report = make_report()
-    golden = {"losses": report["losses"][:120]}
-    html, page = render(report, tmp_path / "r.json", golden=golden, host_summary=HOST)
-    assert page.texts["h1"] == ["Training on a device"]
-    assert page.texts["h2"] == [
-        "On the host",
-        "Quality before and after",
-        "Correctness",
-        "Time of a training step",
-        "Memory by phase",
-        "The run",
-    ]
-    assert "script" not in page.tags
-    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", html)
-    assert len(page.ids) == len(set(page.ids))
-    assert {name.removeprefix("#") for name in page.references} <= set(page.ids)
-    assert page.tags.count("svg") == page.tags.count("figcaption") == 5
-    assert page.tags.count("title") == 1 + 5
-    assert page.tags.count("desc") == 5
-    assert page.tags.count("caption") == page.tags.count("table")
-    assert "prefers-color-scheme: dark" in html
-    for figure in ("0.1012", "0.1187", "+17.3 %", "1.2e-07", "0.2311", "0.1426", "1.34 MiB"):
-        assert figure in page.text
-    assert report["bundle"]["manifest_sha256"] in page.text
-    assert "Model <One>" in page.text  # escaped in the source, plain to the reader
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["1e999", "\\ud800", "succeeded", "phone"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
 
 
-def test_target_is_said_loudly(make_report: Make, tmp_path: Path) -> None:
-    for kind, words in (
-        ("virtual-device", "They are not a phone’s."),
-        ("emulator", "They are not a phone’s."),
-        ("phone", "Measured on a phone: Model <One>."),
+@st.composite
+def mutated(draw: st.DrawFn, document: dict[str, Any], most: int = 3) -> dict[str, Any]:
+    """The document with up to ``most`` of its values, however deep, replaced or removed."""
+    changed = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, most))):
+        inner: Any = changed
+        while True:
+            keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            if isinstance(inner[key], dict | list) and draw(st.integers(0, 3)):
+                inner = inner[key]
+                continue
+            if isinstance(inner, dict) and draw(st.booleans()):
+                del inner[key]
+            else:
+                inner[key] = draw(JSON)
+            break
+    return changed
+
+
+def read_or_refused(read: Callable[[], Any], path: Path) -> Any:
+    """What ``read`` gives; None if it refuses, in one line that names the file, with a fix."""
+    refusal = None
+    try:
+        return read()
+    except SparseRecError as error:
+        refusal = error
+    assert refusal.message.startswith(str(path))
+    assert "\n" not in refusal.message
+    assert refusal.fix
+    return None
+
+
+QUICK = settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@QUICK
+@given(mutated(build_report(12)))
+def test_mutated_reports_are_read_or_refused_in_one_line(
+    tmp_path: Path, report: dict[str, Any]
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    found = read_or_refused(lambda: reports.read(path), path)
+    if found is None:
+        return
+    # What is read can be used by everything that reads it.
+    run = results.Result(path, found)
+    conditions.of(run)
+    conditions.unknown(run)
+    reports.failure(found)
+    reports.inconsistencies(found)
+    reports.phase_maxima(found)
+    assert run.state in results.STATES
+    assert run.correctness in results.CORRECTNESS
+
+
+@settings(QUICK, max_examples=20)
+@given(mutated(build_report(12)))
+def test_what_is_read_is_rendered(tmp_path: Path, report: dict[str, Any]) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    found = read_or_refused(lambda: reports.read(path), path)
+    if found is not None:
+        page.render_run(results.Result(path, found), tmp_path / "page.html")
+
+
+@QUICK
+@given(st.binary(max_size=40) | st.builds(lambda at: at, st.integers(0, 4000)))
+def test_damaged_bytes_are_refused(tmp_path: Path, damage: bytes | int) -> None:
+    path = tmp_path / "report.json"
+    data = json.dumps(build_report(3)).encode()
+    path.write_bytes(damage if isinstance(damage, bytes) else data[:damage])
+    with pytest.raises(SparseRecError, match=r"report\.json: "):
+        reports.read(path)
+
+
+@settings(QUICK, max_examples=150)
+@given(mutated(build_record(1)), mutated(build_sensors("run-1-1", 3)))
+def test_mutated_records_and_sensors_are_read_or_refused(
+    tmp_path: Path, record: dict[str, Any], sensors: dict[str, Any]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir(exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(report_of(build_record(1), steps=5)))
+    for name, content in (("run.json", record), ("sensors.json", sensors)):
+        (folder / name).write_text(json.dumps(content))
+    found = read_or_refused(lambda: results.load(folder), folder)
+    if found is None:
+        return
+    (run,) = found.runs
+    conditions.of(run)
+    assert run.settled("train_step_ns") == run.samples("train_step_ns")[-5:]
+
+
+def test_deep_nesting_and_numbers_too_large_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    for text in (
+        "[" * 100_000,
+        '{"schema_version": 1, "phase": "\\ud800"}',
+        '{"x": 1e999}',
+        '{"x": 9223372036854775808}',
     ):
-        _, page = render(make_report(kind=kind), tmp_path / "r.json")
-        assert words in page.text
-        assert ("not a phone" in page.text) == (kind != "phone")
+        path.write_text(text)
+        with pytest.raises(SparseRecError, match=r"report\.json: cannot be read as a report"):
+            reports.read(path)
 
 
-def test_page_of_a_run_that_died_early(make_report: Make, tmp_path: Path) -> None:
-    _, page = render(nulls(make_report()), tmp_path / "r.json")
-    assert "Failed. The run did not finish: the harness died in phase load" in page.text
-    assert page.text.count("not readable") > 10
-    # quality, and times
-    assert page.text.count("Not measured in this run.") == 2
-    assert "svg" not in page.tags
-    assert "None" not in page.text
+def test_folders(tmp_path: Path) -> None:
+    with pytest.raises(SparseRecError, match="neither a report nor the folder of a bench"):
+        results.load(tmp_path)
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(SparseRecError, match="no run has ended yet"):
+        results.load(tmp_path)
+    bench = results.load(write_bench(tmp_path / "bench", {ONE: 1000}, 2))
+    assert [run.record["index"] for run in bench.runs if run.record] == [1, 2]
+    assert bench.kinds == ["virtual-device"]
+    golden = tmp_path / "bench" / "results" / f"001-virtual-{ONE}-t1-r1" / "golden.json"
+    golden.write_text('{"losses": "none"}')
+    with pytest.raises(SparseRecError, match=r"golden\.json: losses"):
+        results.load(tmp_path / "bench")
 
 
-@pytest.mark.parametrize("steps", [2, 5, 40, 5000])
-def test_charts_of_short_and_long_runs(make_report: Make, tmp_path: Path, steps: int) -> None:
-    html, page = render(make_report(steps), tmp_path / "r.json")
-    assert page.tags.count("svg") == 4
-    assert len(html) < 400_000
+def test_only_settled_steps_count_where_the_bench_knows_them(tmp_path: Path) -> None:
+    record = build_record(1, stable={"from_sample": 20, "p50_ns": 1.0})
+    folder = write_run(tmp_path / "run", record, report_of(record, steps=50))
+    (run,) = results.load(folder).runs
+    assert run.settled("train_step_ns") == run.samples("train_step_ns")[20:]
+    assert run.settled("checkpoint_ns") == run.samples("checkpoint_ns")
 
 
-def test_a_run_with_one_step_and_lost_losses(make_report: Make, tmp_path: Path) -> None:
-    report = make_report(3)
-    for metric in report["metrics"].values():
-        metric.update(runs=[5], count=1, **dict.fromkeys(reports.PERCENTILES, 5), mad=0)
-    report["losses"] = [0.5, None, 0.4]
-    _, page = render(report, tmp_path / "r.json")
-    assert page.tags.count("svg") == 4
+def test_sensors_of_another_run_are_not_taken(tmp_path: Path) -> None:
+    report = build_report(5, kind="phone")
+    record = build_record(1, device=build_record(1)["device"] | {"virtual": False})
+    mine = write_run(tmp_path / "a", record, report, sensors=build_sensors(report["run_id"]))
+    other = write_run(tmp_path / "b", record, report, sensors=build_sensors("another"))
+    assert results.load(mine).runs[0].sensors is not None
+    assert results.load(other).runs[0].sensors is None
 
 
-def test_same_report_same_page(make_report: Make, tmp_path: Path) -> None:
-    first, _ = render(make_report(), tmp_path / "a.json")
-    second, _ = render(make_report(), tmp_path / "b.json")
-    assert first == second
-
-
-def test_warnings_are_shown(make_report: Make, tmp_path: Path) -> None:
-    report = make_report()
-    report["warnings"] = ["gen-0000000100.safetensors was damaged <set aside>"]
-    report["metrics"]["update_ns"]["count"] = 7
-    _, page = render(report, tmp_path / "r.json")
-    assert "damaged <set aside>" in page.text
-    assert "update_ns: count is 7" in page.text
-
-
-def test_terminal_summary(make_report: Make) -> None:
-    console = Console(width=120, record=True, file=io.StringIO())
-    summary.show_report(console, make_report())
-    text = console.export_text()
-    assert "0.1012 before, 0.1187 after (+17.3 %)" in text
-    assert "not of a phone" in text
-    assert "p95" in text
-
-
-def test_terminal_summary_of_a_run_that_died(make_report: Make) -> None:
-    console = Console(width=120, record=True, file=io.StringIO())
-    summary.show_report(console, nulls(make_report()))
-    assert "died in phase load" in console.export_text()
+@pytest.mark.parametrize(
+    ("change", "word", "is_jetpacks"),
+    [
+        ({"target": {"debuggable": True}}, "DEBUGGABLE", True),
+        ({"target": {"os": "Android 12 (aosp_x86-eng 12 SP1A)"}}, "ENG-BUILD", True),
+        ({"battery": {"level": 24}}, "LOW-BATTERY", True),
+        ({"thermal_status": 3}, "THROTTLED", False),
+    ],
+)
+def test_conditions(change: dict[str, Any], word: str, is_jetpacks: bool) -> None:
+    report = build_report(5, kind="phone")
+    assert conditions.of(results.Result(Path(), report)) == []
+    for key, value in change.items():
+        report[key] = report[key] | value if isinstance(value, dict) else value
+    (found,) = conditions.of(results.Result(Path(), report))
+    assert (found.word, found.is_jetpacks) == (word, is_jetpacks)
 
 
 @pytest.mark.parametrize(

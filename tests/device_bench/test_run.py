@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from device_bench.adb import Device
 from device_bench.bundle import Bundle
 from device_bench.deploy import deploy
-from device_bench.run import Options, RunFailedError, run
+from device_bench.endings import State
+from device_bench.run import Options, RunFailedError, perform, run
 from device_bench.virtual import VirtualDevice
+from device_bench.watchdog import Limits, Watchdog
 from sparserec.errors import SparseRecError
 
 Seen = list[tuple[str, int, int | None]]
@@ -107,3 +110,94 @@ def test_success_with_a_damaged_report_is_no_success(
     )
     with pytest.raises(SparseRecError, match="exit_status: 'odd' is not one of"):
         run(device, deployed, tmp_path / "report.json")
+
+
+def test_success_with_another_runs_report_is_no_success(
+    device: Device, deployed: str, tmp_path: Path, app: Path
+) -> None:
+    app.write_text(app.read_text().replace('values["run_id"]', '"another"', 1))
+    with pytest.raises(SparseRecError, match="report says run another succeeded"):
+        run(device, deployed, tmp_path / "report.json")
+
+
+def test_sensors_come_with_the_report(
+    device: Device, deployed: str, tmp_path: Path, app: Path
+) -> None:
+    run(device, deployed, tmp_path / "without" / "report.json")
+    assert not (tmp_path / "without" / "sensors.json").exists()
+    sampled = 'open(values["out"] + "/sensors.json", "w").write("{}")'
+    app.write_text(app.read_text().replace("\nwrite()\n", f"\nwrite()\n{sampled}\n", 1))
+    run(device, deployed, tmp_path / "with" / "report.json")
+    assert (tmp_path / "with" / "sensors.json").read_text() == "{}"
+
+
+def test_from_scratch_leaves_the_devices_state_alone(
+    device: Device, deployed: str, tmp_path: Path, virtual: VirtualDevice
+) -> None:
+    report = run(device, deployed, tmp_path / "report.json", Options(scratch=True))
+    given = report["parameters"]["given"]
+    assert given["state"] == given["out"] + "/state"
+    assert "fresh" not in given
+    assert not Path(given["out"]).exists()
+    places = virtual.device.files.root / "sdcard/Android/media/org.sparserec.app"
+    assert not (places / "state" / deployed).exists()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "state", "said"),
+    [
+        ("succeed", State.SUCCEEDED, ""),
+        ("fail", State.CRASHED, "the run failed in phase train: table.safetensors: row_ptr"),
+        ("crash", State.CRASHED, "the run crashed in phase train: Process crashed."),
+        ("hang", State.TIMED_OUT, "the run timed out in phase train: the run took longer than 2 s"),
+    ],
+)
+def test_states(
+    behaviour: str,
+    state: State,
+    said: str,
+    device: Device,
+    deployed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APP_BEHAVIOUR", behaviour)
+    limits = Limits(30.0, 2.0 if behaviour == "hang" else None)
+    ended = perform(device, deployed, tmp_path / "report.json", None, Watchdog(limits))
+    assert ended.state is state
+    assert ended.message.startswith(said)
+    assert ended.report is not None
+    assert (tmp_path / "logcat.txt").exists() == (state is not State.SUCCEEDED)
+
+
+def test_out_of_memory_by_the_harness_own_words(
+    device: Device,
+    deployed: str,
+    tmp_path: Path,
+    app: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APP_BEHAVIOUR", "fail")
+    app.write_text(app.read_text().replace("table.safetensors: row_ptr", "out of memory: row_ptr"))
+    ended = perform(device, deployed, tmp_path / "report.json", None, Watchdog())
+    assert ended.state is State.LOW_MEMORY
+
+
+def test_cancelled_in_the_middle_of_a_silence(
+    device: Device,
+    deployed: str,
+    tmp_path: Path,
+    virtual: VirtualDevice,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APP_BEHAVIOUR", "hang")
+    cancelled = threading.Event()
+
+    def stop_soon(what: str, done: int, total: int | None) -> None:
+        if what.startswith("train"):
+            threading.Timer(0.5, cancelled.set).start()
+
+    watchdog = Watchdog(cancelled=cancelled)
+    ended = perform(device, deployed, tmp_path / "report.json", None, watchdog, stop_soon)
+    assert ended.state is State.CANCELLED
+    assert virtual.device.harness.pid is None

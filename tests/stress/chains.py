@@ -113,12 +113,13 @@ class Ended:
 
 
 class Chain:
-    """Runs of one prepared bundle with one directory for state and report."""
+    """Runs of a copy of one prepared bundle with one directory for state and report."""
 
     def __init__(self, workshop: Workshop, prepared: Prepared, folder: Path) -> None:
         self.prepared = prepared
-        self._harness = Harness(workshop.launcher, prepared.bundle, folder)
-        self.watched = Watched(prepared.bundle, folder, prepared.expected)
+        bundle = workshop.own_copy(prepared.bundle)
+        self._harness = Harness(workshop.launcher, bundle, folder)
+        self.watched = Watched(bundle, folder, prepared.expected)
         self._errors = workshop.folder / "stderr.txt"
         self._runs = 0
         self._read: list[str] = []

@@ -64,6 +64,12 @@ class Workshop:
         programs: dict[str, Any] = manifest["programs"]
         return programs
 
+    def own_copy(self, bundle: Path) -> Path:
+        """Copy ``bundle`` for one case, in the place of the case before."""
+        folder = self.folder / "case-bundle"
+        shutil.rmtree(folder, ignore_errors=True)
+        return Path(shutil.copytree(bundle, folder))
+
     def compiled_driver(self) -> Path:
         """Compile ``Driver.java`` against the copied jars; returns the folder of its classes."""
         classes = self.folder / "classes"

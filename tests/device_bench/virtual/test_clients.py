@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from adb_shell.adb_device import AdbDeviceTcp
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
 from device_bench.virtual import VirtualDevice
+from tests.device_bench.virtual.apks import build_apk, certificate
 
 Adb = Callable[..., subprocess.CompletedProcess[bytes]]
 SIZE = 5_000_000 + 123
@@ -195,12 +197,47 @@ def test_stock_adb_pushes_and_pulls_a_tree(connected: Adb, root: Path, tmp_path:
     for name, data in content.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(data)
+    (tree / "empty/deeper").mkdir(parents=True)
     pushed = connected("push", str(tree), "/sdcard/")
     assert pushed.returncode == 0, pushed
+    assert (root / "sdcard/tree/empty/deeper").is_dir()
     assert {name: (root / "sdcard/tree" / name).read_bytes() for name in content} == content
     pulled = connected("pull", "/sdcard/tree", str(tmp_path / "back"))
     assert pulled.returncode == 0, pulled
     assert {name: (tmp_path / "back" / name).read_bytes() for name in content} == content
+    assert (tmp_path / "back/empty/deeper").is_dir()
+
+
+def test_stock_adb_pushes_and_pulls_200_mb(connected: Adb, root: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(1_000_000) * 200)
+    assert connected("push", str(large), "/sdcard/large").returncode == 0
+    assert connected("pull", "/sdcard/large", str(tmp_path / "back")).returncode == 0
+    digests = []
+    for path in (large, root / "sdcard/large", tmp_path / "back"):
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        path.unlink()
+    assert len(set(digests)) == 1
+
+
+@pytest.mark.parametrize("way", ["--no-streaming", "--streaming"])
+def test_stock_adb_installs_and_removes_an_app(connected: Adb, tmp_path: Path, way: str) -> None:
+    signer = certificate("one")
+    paths = []
+    for name, apk in (
+        ("new", build_apk(signer, version_code=2, abis=())),
+        ("old", build_apk(signer, version_code=1, abis=())),
+        ("other", build_apk(certificate("two"), version_code=3, abis=())),
+    ):
+        paths.append(tmp_path / f"{name}.apk")
+        paths[-1].write_bytes(apk)
+    answers = [connected("install", way, "-r", str(path)) for path in paths]
+    assert [answer.returncode for answer in answers] == [0, 1, 1]
+    assert b"Success" in answers[0].stdout
+    for answer, word in zip(answers[1:], (b"VERSION_DOWNGRADE", b"INCOMPATIBLE"), strict=True):
+        assert word in answer.stdout + answer.stderr
+    assert connected("uninstall", "org.sparserec.app").stdout == b"Success\n"
 
 
 def test_stock_adb_runs_the_app(connected: Adb) -> None:

@@ -160,6 +160,7 @@ def test_the_command_says_where_it_listens_and_ends_on_sigterm(
             "port": ready["port"],
             "serial": "number-5",
             "pid": process.pid,
+            "root": str((tmp_path / "root").resolve()),
         }
         client = raw_client(ready["port"])
         assert client.connect(key)[0] == b"CNXN"

@@ -1,0 +1,211 @@
+"""One holder at a time of something on a device, whichever computer or process it is.
+
+A lock is a directory, since making one either succeeds or says that it is there; in it lies one
+file, named by the holder's token and telling who that is. A lock whose holder has died is taken
+over by renaming that very file: of several who try, one succeeds, and a lock that a live holder has
+taken meanwhile has another file in it. On the device only ``mkdir``, ``mv``, ``rm``, ``rmdir``,
+``stat``, ``date`` and ``touch`` are needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from device_bench.adb import Device
+from device_bench.device_errors import DeviceError
+from device_bench.paths import LOCKS, PACKAGE
+from device_bench.retry import TRIES, persist
+
+LEASE_SECONDS = 120
+"""A holder that has not shown itself for so long, by the device's clock, is taken to be dead."""
+POLL_SECONDS = 0.5
+
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+class LockedError(DeviceError):
+    """Someone else holds the lock."""
+
+
+def app_running(device: Device) -> bool:
+    """Whether a process of the app lives on the device."""
+    return device.shell(f"pidof {PACKAGE}").exit_code == 0
+
+
+@dataclass
+class Held:
+    """A lock that this process holds."""
+
+    device: Device
+    folder: str
+    token: str
+    shown: float
+
+    def refresh(self) -> None:
+        """Show that the holder lives; to be called at least every LEASE_SECONDS.
+
+        Raises:
+            LockedError: it was taken over, because the holder did not show itself in time.
+        """
+        if time.monotonic() - self.shown < LEASE_SECONDS / 8:
+            return
+        file = shlex.quote(f"{self.folder}/{self.token}")
+        if self.device.shell(f"[ -e {file} ] && touch {file}").exit_code != 0:
+            raise LockedError(
+                f"{self.device.name}: another process took over, as this one was silent for long",
+                "run the command again",
+            )
+        self.shown = time.monotonic()
+
+
+@contextmanager
+def hold(
+    device: Device,
+    name: str,
+    what: str,
+    *,
+    in_use: Callable[[Device], bool] = lambda _: False,
+    wait: bool = False,
+    root: str = LOCKS,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Held]:
+    """Hold the lock ``name`` on a connected device while the block runs.
+
+    A holder on this computer whose process is gone is replaced at once; any other one when it has
+    not shown itself for LEASE_SECONDS and ``in_use`` does not say that its work goes on.
+
+    Args:
+        device: connected; a lost connection is made anew.
+        name: of the lock, such as ``state-<bundle id>``.
+        what: what the holder does, for the message that others get.
+        in_use: asked before a silent holder is replaced, for one that cannot refresh.
+        wait: wait for the holder instead of raising an error.
+        root: the folder on the device that locks are in.
+        say: told once for whom this waits.
+
+    Raises:
+        LockedError: someone else holds it.
+        DeviceError: the device cannot be used.
+    """
+    token = uuid.uuid4().hex
+    folder = f"{root}/{name}"
+    owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "what": what})
+    waiting = False
+    while not persist(device, lambda _: _take(device, folder, token, owner, in_use)):
+        holder = persist(device, lambda _: _holder(device, folder))
+        if not wait:
+            raise LockedError(
+                f"{device.name}: {name} is in use: {holder}",
+                "wait until that has ended; if it died on another computer, its place is free "
+                f"{LEASE_SECONDS} s later",
+            )
+        if not waiting:
+            say(f"waiting for {holder}")
+            waiting = True
+        time.sleep(POLL_SECONDS)
+    try:
+        yield Held(device, folder, token, time.monotonic())
+    except BaseException:
+        # The connection may be in the middle of a message, so a new one is made.
+        with contextlib.suppress(DeviceError):
+            device.connect()
+            _release(device, folder, token)
+        raise
+    else:
+        persist(device, lambda _: _release(device, folder, token))
+
+
+def _release(device: Device, folder: str, token: str) -> None:
+    file, directory = shlex.quote(f"{folder}/{token}"), shlex.quote(folder)
+    device.shell(f"rm -f {file} && rmdir {directory} 2>/dev/null")
+
+
+def _take(
+    device: Device, folder: str, token: str, owner: str, in_use: Callable[[Device], bool]
+) -> bool:
+    """Try once to get the lock; whether it is ours."""
+    directory, file = shlex.quote(folder), shlex.quote(f"{folder}/{token}")
+    parent = shlex.quote(folder.rpartition("/")[0])
+    write = f"echo {shlex.quote(owner)} > {file}"
+    for _ in range(TRIES):
+        made = device.shell(f"mkdir -p {parent} && mkdir {directory} && {write}")
+        if made.exit_code == 0:
+            return True
+        # What goes is ours, from before a lost connection, or an empty directory: its maker was cut
+        # off, or is about to write, which then fails, so that they try again.
+        _release(device, folder, token)
+        state = _look(device, folder)
+        if state is not None:
+            break  # otherwise it was released just now
+    else:
+        raise DeviceError(
+            f"{device.name}: cannot make {folder}: {made.output.strip()}",
+            "check that the device is unlocked and its storage is neither full nor read-only",
+        )
+    if not _abandoned(state) or in_use(device):
+        return False
+    old = shlex.quote(f"{folder}/{state.token}")
+    if device.shell(f"mv {old} {file}").exit_code != 0:
+        return False
+    device.shell(write)
+    return True
+
+
+@dataclass(frozen=True)
+class _State:
+    token: str
+    silent_seconds: int
+    owner: dict[str, object]
+
+
+def _look(device: Device, folder: str) -> _State | None:
+    """What is known of the holder; None where there is none."""
+    directory = shlex.quote(folder)
+    output = device.shell(
+        f"date +%s; stat -c '%Y %n' {directory}/* 2>/dev/null; cat {directory}/* 2>/dev/null"
+    ).output
+    now, *lines = output.splitlines() or [""]
+    stamped = (match for line in lines if (match := re.fullmatch(r"(\d+) (/.*)", line)))
+    times = {match[2]: int(match[1]) for match in stamped}
+    names = (path.rpartition("/")[2] for path in times)
+    token = next((name for name in names if _TOKEN.fullmatch(name)), None)
+    if token is None or not now.isdecimal():
+        return None
+    modified = times[f"{folder}/{token}"]
+    owner: dict[str, object] = {}
+    with contextlib.suppress(ValueError, TypeError):
+        owner = dict(json.loads(lines[-1]))
+    return _State(token, int(now) - modified, owner)
+
+
+def _abandoned(state: _State) -> bool:
+    """Whether the holder has died, or has not shown itself for too long."""
+    pid = state.owner.get("pid")
+    if isinstance(pid, int) and pid > 0 and state.owner.get("host") == socket.gethostname():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            pass
+    # A clock that was set back makes a time in the future, which says as little as an old one.
+    return abs(state.silent_seconds) > LEASE_SECONDS
+
+
+def _holder(device: Device, folder: str) -> str:
+    """Who holds the lock, in words."""
+    state = _look(device, folder)
+    if state is None or not state.owner:
+        return "another process"
+    owner = state.owner
+    return f"{owner.get('what')} by process {owner.get('pid')} on {owner.get('host')}"

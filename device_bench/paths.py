@@ -1,0 +1,12 @@
+"""Where things are on a device (docs/formats.md section 9)."""
+
+from __future__ import annotations
+
+PACKAGE = "org.sparserec.app"
+ROOT = f"/sdcard/Android/media/{PACKAGE}"
+LOCKS = f"{ROOT}/locks"
+
+
+def bundle_path(bundle_id: str) -> str:
+    """The folder of a bundle."""
+    return f"{ROOT}/bundles/{bundle_id}"

@@ -1,0 +1,181 @@
+"""Locks on a device: one holder, takeover of the dead, release on every way out."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_bench import keys, lock
+from device_bench.adb import Device, Socket
+from device_bench.lock import LockedError, hold
+from device_bench.paths import LOCKS
+from device_bench.virtual import VirtualDevice
+
+pytestmark = pytest.mark.usefixtures("_no_pauses")
+
+
+@pytest.fixture
+def folder(virtual: VirtualDevice) -> Path:
+    """The lock's directory, seen from the host."""
+    return virtual.device.files.root / LOCKS.lstrip("/") / "state-x"
+
+
+def other(virtual: VirtualDevice) -> Device:
+    return Device("other", Socket(virtual.host, virtual.port), [keys.virtual_key()])
+
+
+def leave(folder: Path, age: float = 0, **owner: Any) -> Path:
+    """A lock that someone holds or has left behind."""
+    folder.mkdir(parents=True)
+    file = folder / ("ab" * 16)
+    values = {"host": "elsewhere", "pid": 1, "what": "run 7"} | owner
+    file.write_text(json.dumps(values) + "\n")
+    when = file.stat().st_mtime - age
+    os.utime(file, (when, when))
+    return file
+
+
+def test_second_holder_is_told_who_the_first_is(device: Device, virtual: VirtualDevice) -> None:
+    with hold(device, "state-x", "run 1"), other(virtual) as second:
+        with pytest.raises(LockedError, match="run 1") as caught, hold(second, "state-x", "run 2"):
+            pass
+        assert str(os.getpid()) in caught.value.message
+        assert socket.gethostname() in caught.value.message
+        with hold(second, "state-y", "run 3"):
+            pass
+
+
+def test_lock_is_gone_afterwards(device: Device, folder: Path) -> None:
+    with hold(device, "state-x", "run 1"):
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_lock_is_released_when_the_block_fails(
+    device: Device, folder: Path, error: type[BaseException]
+) -> None:
+    def fail() -> None:
+        device.close()  # as in the middle of a message
+        raise error
+
+    with pytest.raises(error), hold(device, "state-x", "run 1"):
+        fail()
+    assert not folder.exists()
+
+
+def test_dead_process_on_this_computer_is_replaced_at_once(device: Device, folder: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    old = leave(folder, host=socket.gethostname(), pid=child.pid)
+    with hold(device, "state-x", "run 2"):
+        assert not old.exists()
+        (file,) = folder.iterdir()
+        assert json.loads(file.read_text())["what"] == "run 2"
+    assert not folder.exists()
+
+
+def test_silent_holder_elsewhere_is_replaced_after_the_lease(device: Device, folder: Path) -> None:
+    leave(folder, age=lock.LEASE_SECONDS / 2)
+    with pytest.raises(LockedError, match="run 7"), hold(device, "state-x", "run 2"):
+        pass
+    folder.joinpath("ab" * 16).unlink()
+    folder.rmdir()
+    leave(folder, age=lock.LEASE_SECONDS + 5)
+    with (
+        pytest.raises(LockedError),
+        hold(device, "state-x", "run 2", in_use=lambda _: True),
+    ):
+        pass
+    with hold(device, "state-x", "run 2", in_use=lock.app_running):
+        pass
+
+
+def test_directory_that_was_left_empty_is_no_lock(device: Device, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    with hold(device, "state-x", "run 1"):
+        assert len(list(folder.iterdir())) == 1
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": -3, "host": 7}', "\0\xff"])
+def test_owner_that_cannot_be_read_is_a_holder(device: Device, folder: Path, text: str) -> None:
+    leave(folder).write_text(text)
+    with pytest.raises(LockedError), hold(device, "state-x", "run 1"):
+        pass
+
+
+def test_holder_that_was_replaced_learns_of_it(
+    device: Device, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0)
+    with hold(device, "state-x", "run 1") as held:
+        held.refresh()
+        (file,) = folder.iterdir()
+        file.rename(folder / ("cd" * 16))
+        with pytest.raises(LockedError, match="took over"):
+            held.refresh()
+    assert [file.name for file in folder.iterdir()] == ["cd" * 16]
+
+
+def test_waiting_says_for_whom(device: Device, folder: Path) -> None:
+    old = leave(folder)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        old.unlink()
+        folder.rmdir()
+
+    with hold(device, "state-x", "run 2", wait=True, say=say):
+        pass
+    assert said == ["waiting for run 7 by process 1 on elsewhere"]
+
+
+def test_storage_that_cannot_be_written_is_no_holder(
+    phone_with: Callable[..., tuple[Device, VirtualDevice]],
+) -> None:
+    device, phone = phone_with()
+    locks = phone.device.files.root / LOCKS.lstrip("/")
+    locks.write_text("a file where the folder should be")
+    with pytest.raises(lock.DeviceError, match="cannot make") as caught, hold(device, "x", "run 1"):
+        pass
+    assert not isinstance(caught.value, LockedError)
+
+
+def test_full_storage_is_no_holder(
+    phone_with: Callable[..., tuple[Device, VirtualDevice]],
+) -> None:
+    device, phone = phone_with(storage={"bytes": 0})
+    with pytest.raises(lock.DeviceError, match="No space left") as caught, hold(device, "x", "run"):
+        pass
+    assert not isinstance(caught.value, LockedError)
+    assert not (phone.device.files.root / LOCKS.lstrip("/") / "x").exists()
+
+
+def _count(port: int, key: Path, file: Path, rounds: int) -> None:
+    """Add to a number in a file, which only works out if nobody else does at the same time."""
+    with Device("d", Socket("127.0.0.1", port), [key]) as device:
+        for _ in range(rounds):
+            with hold(device, "counter", "count", wait=True):
+                value = int(file.read_text())
+                device.shell("sleep 0.005")
+                file.write_text(str(value + 1))
+
+
+def test_processes_exclude_each_other(virtual: VirtualDevice, tmp_path: Path) -> None:
+    file = tmp_path / "number"
+    file.write_text("0")
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        pool.starmap(_count, [(virtual.port, keys.virtual_key(), file, 5)] * 3)
+    assert file.read_text() == "15"
