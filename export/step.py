@@ -32,7 +32,7 @@ def step_methods(batch_size: int, dim: int, l2: float, chunk: int) -> dict[str, 
         grads, loss = torch.func.grad_and_value(lambda tile: tile_loss(tile, weight, l2))(masked)
         # Where a gradient is wanted: 1 inside the mask, and everywhere in a sampled row. Products
         # broadcast (T, 1) cheaply in ExecuTorch's portable kernels; maximum and where do not.
-        wanted = mask + sampled * (1 - mask)  # (3B, d)
+        wanted = mask * (1 - sampled) + sampled  # (3B, d)
         return loss, grads * wanted
 
     slots = SLOTS_PER_EXAMPLE * batch_size

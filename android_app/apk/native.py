@@ -32,7 +32,7 @@ API = ("Module", "EValue", "Tensor", "DType", "MethodMetadata", "ExecuTorchRunti
 OPERATORS = (
     "aten::add.out", "aten::bmm.out", "aten::cat.out", "aten::div.out", "aten::exp.out",
     "aten::full_like.out", "aten::gt.Scalar_out", "aten::log1p.out", "aten::mul.out",
-    "aten::neg.out", "aten::permute_copy.out", "aten::split_with_sizes_copy.out",
+    "aten::neg.out", "aten::permute_copy.out", "aten::slice_copy.Tensor_out",
     "aten::squeeze_copy.dims_out", "aten::sub.out", "aten::sum.IntList_out", "aten::topk.values",
     "aten::unsqueeze_copy.out", "aten::where.self_out", "dim_order_ops::_to_dim_order_copy.out",
 )  # fmt: skip

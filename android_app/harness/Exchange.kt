@@ -1,8 +1,5 @@
 package org.sparserec.harness
 
-import java.nio.FloatBuffer
-import java.util.Arrays
-import kotlin.math.abs
 import kotlin.math.floor
 
 /** When the mask changes and by how much: docs/formats.md section 5. */
@@ -26,90 +23,99 @@ class Schedule(training: Manifest.Training) {
 /**
  * The mask update, cumulative-gradient regrowth: docs/formats.md section 5, arXiv 2411.12205.
  *
- * In the [sampled] rows (ascending) of [table], drops the weakest active entries and grows as many
- * where the gradients summed over the window, [sums] (|S|, d), are largest. No row falls below
- * [keep] active entries. Returns the number of entries exchanged.
+ * In the sampled rows of [table], drops the weakest active entries and grows as many where the
+ * gradients summed over the window are largest. No row falls below [keep] active entries.
+ *
+ * Candidates come by in the order of the format's ties, row then column, so that the first of equal
+ * ones wins, and nothing needs to be sorted.
  */
-fun exchange(
-    table: PackedTable,
-    sampled: IntArray,
-    sums: FloatBuffer,
-    fraction: Double,
-    keep: Int,
-): Int {
-    val sizes = IntArray(sampled.size) { table.end(sampled[it]) - table.start(sampled[it]) }
-    val grow = growCandidates(table, sampled, sums)
-    val droppable = sizes.sumOf { maxOf(0, it - keep) }
-    val wanted = floor(fraction * sizes.sum()).toInt()
-    val count = minOf(wanted, grow.size, droppable)
-    val dropped = weakest(table, sampled, sizes, keep, count)
-    Arrays.sort(grow)
-    val grown = IntArray(count) { grow[it].toInt() }
-    Arrays.sort(grown)
-    table.exchange(
-        dropped,
-        IntArray(count) { sampled[grown[it] / table.dim] },
-        IntArray(count) { grown[it] % table.dim },
-    )
-    return count
-}
+class Exchange(private val table: PackedTable, private val keep: Int) {
+    private val dim = table.dim
+    private val strongest = Smallest()
+    private val weakest = Smallest()
+    private val repacking = Repacking(table)
 
-/**
- * Inactive places with a gradient, as sortable numbers: the larger |sum|, then the smaller
- * `slot * dim + col` (the lower half), comes first.
- */
-private fun growCandidates(table: PackedTable, sampled: IntArray, sums: FloatBuffer): LongArray {
-    val found = LongArray(sampled.size * table.dim)
-    var count = 0
-    for (slot in sampled.indices) {
-        var entry = table.start(sampled[slot])
-        val end = table.end(sampled[slot])
-        for (col in 0 until table.dim) {
-            if (entry < end && table.col(entry) == col) {
-                entry++
-                continue
+    /** Of one row: the keys of its entries. */
+    private val keys = IntArray(dim)
+
+    /** Exchanges [fraction] of the active entries of [sampled]; returns how many they were. */
+    fun exchange(sampled: SampledRows, sums: GradientSums, fraction: Double): Int {
+        var active = 0
+        var droppable = 0
+        for (place in 0 until sampled.size) {
+            val size = table.end(sampled[place]) - table.start(sampled[place])
+            active += size
+            droppable += maxOf(0, size - keep)
+        }
+        strongest.begin(minOf(floor(fraction * active).toInt(), droppable))
+        do offerSums(sampled, sums) while (!strongest.finish())
+        val count = strongest.count
+        if (count == 0) return 0
+        weakest.begin(count)
+        do offerEntries(sampled) while (!weakest.finish())
+        repacking.begin(count)
+        for (k in 0 until count) {
+            val place = strongest.name(k)
+            repacking.grow(sampled[place / dim], place % dim)
+            repacking.drop(weakest.name(k))
+        }
+        repacking.run()
+        return count
+    }
+
+    /** Offers the inactive places that have a sum, called `place * d + col`. */
+    private fun offerSums(sampled: SampledRows, sums: GradientSums) {
+        for (place in 0 until sampled.size) {
+            if (sums.start(place) >= 0) offerInactive(sampled[place], sums, place)
+        }
+    }
+
+    private fun offerInactive(row: Int, sums: GradientSums, place: Int) {
+        val values = sums.values
+        val start = sums.start(place)
+        val least = Smallest.LARGEST - strongest.limit
+        for (col in 0 until dim) {
+            // Few pass, and a sum of 0 never does, so this comes before the search for the column.
+            val magnitude = magnitude(values[start + col])
+            if (magnitude > least && !isActive(row, col)) {
+                strongest.offer(Smallest.LARGEST - magnitude, place * dim + col)
             }
-            val place = slot * table.dim + col
-            val sum = sums.get(place)
-            if (sum != 0f) found[count++] = sortable(Int.MAX_VALUE - abs(sum).toBits(), place)
         }
     }
-    return found.copyOf(count)
-}
 
-/** The places of the [count] weakest entries that may go, ascending. */
-private fun weakest(
-    table: PackedTable,
-    sampled: IntArray,
-    sizes: IntArray,
-    keep: Int,
-    count: Int,
-): IntArray {
-    val order = LongArray(sizes.sum())
-    val slotOf = IntArray(order.size)
-    val placeOf = IntArray(order.size)
-    var k = 0
-    for (slot in sampled.indices) {
-        for (entry in table.start(sampled[slot]) until table.end(sampled[slot])) {
-            order[k] = sortable(abs(table.vals.get(entry)).toBits(), k)
-            slotOf[k] = slot
-            placeOf[k++] = entry
+    private fun isActive(row: Int, col: Int): Boolean {
+        for (entry in table.start(row) until table.end(row)) {
+            if (table.col(entry) == col) return true
+        }
+        return false
+    }
+
+    /** Offers the entries that may go, called by their places in the table. */
+    private fun offerEntries(sampled: SampledRows) {
+        for (place in 0 until sampled.size) {
+            val start = table.start(sampled[place])
+            val size = table.end(sampled[place]) - start
+            var weak = 0
+            for (k in 0 until size) {
+                keys[k] = magnitude(table.vals.get(start + k))
+                if (keys[k] < weakest.limit) weak++
+            }
+            if (weak == 0) continue
+            repeat(minOf(weak, keep - (size - weak))) { protectStrongest(size) }
+            for (k in 0 until size) weakest.offer(keys[k], start + k)
         }
     }
-    Arrays.sort(order)
-    val left = sizes.copyOf()
-    val dropped = IntArray(count)
-    var taken = 0
-    for (value in order) {
-        if (taken == count) break
-        val slot = slotOf[value.toInt()]
-        if (left[slot] <= keep) continue
-        left[slot]--
-        dropped[taken++] = placeOf[value.toInt()]
-    }
-    Arrays.sort(dropped)
-    return dropped
-}
 
-/** Sorts by [major], then [minor], neither negative. Bits of floats >= 0 sort as the floats do. */
-private fun sortable(major: Int, minor: Int): Long = major.toLong() shl 32 or minor.toLong()
+    /** Of the keys below the limit, takes the largest out, of equal ones the last. */
+    private fun protectStrongest(size: Int) {
+        var strongest = -1
+        for (k in 0 until size) {
+            val weak = keys[k] < weakest.limit
+            if (weak && (strongest < 0 || keys[k] >= keys[strongest])) strongest = k
+        }
+        keys[strongest] = Int.MAX_VALUE
+    }
+
+    /** The bits of |value|, which are ordered as the absolute values are. */
+    private fun magnitude(value: Float): Int = value.toRawBits() and Int.MAX_VALUE
+}

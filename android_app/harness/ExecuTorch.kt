@@ -52,7 +52,11 @@ class ExecuTorch private constructor(
         }
 
         fun run(): Array<EValue> {
-            val outputs = attempt("$label failed") { module.execute(name, *inputs) }
+            val outputs = try {
+                module.execute(name, *inputs)
+            } catch (error: ExecutorchRuntimeException) {
+                throw explained("$label failed", error)
+            }
             if (!checked) checkOutputs(outputs)
             return outputs
         }
@@ -116,14 +120,20 @@ class ExecuTorch private constructor(
         private val grads = gradientsMethod.output("gradient", "float32", 3 * batchSize, dim)
         private val updatedValues = updateMethod.output("values", "float32", chunk)
 
-        override fun gradients(gradients: FloatArray): Float {
+        private val lossOut = FloatBuffer.allocate(1)
+
+        override fun gradients(gradients: FloatBuffer): Float {
             val outputs = gradientsMethod.run()
-            outputs[grads].toTensor().copyDataInto(FloatBuffer.wrap(gradients))
-            return outputs[loss].toTensor().dataAsFloatArray[0]
+            gradients.rewind()
+            outputs[grads].toTensor().copyDataInto(gradients)
+            lossOut.rewind()
+            outputs[loss].toTensor().copyDataInto(lossOut)
+            return lossOut.get(0)
         }
 
-        override fun update(updated: FloatArray) {
-            updateMethod.run()[updatedValues].toTensor().copyDataInto(FloatBuffer.wrap(updated))
+        override fun update(updated: FloatBuffer) {
+            updated.rewind()
+            updateMethod.run()[updatedValues].toTensor().copyDataInto(updated)
         }
     }
 
@@ -212,9 +222,13 @@ private const val MAX_SIZE = 1L shl 24
 private fun <T> attempt(problem: String, action: () -> T): T = try {
     action()
 } catch (error: ExecutorchRuntimeException) {
+    throw explained(problem, error)
+}
+
+private fun explained(problem: String, error: ExecutorchRuntimeException): HarnessError {
     val code = error.errorCode
     val (name, fix) = ADVICE[code] ?: Pair("error", "see the error codes of ExecuTorch")
-    throw HarnessError("$problem: $name (0x${code.toString(16)}): ${reasons(error)}", fix)
+    return HarnessError("$problem: $name (0x${code.toString(16)}): ${reasons(error)}", fix)
 }
 
 /** The library's log goes with its error; of that, only its errors say anything about this one. */

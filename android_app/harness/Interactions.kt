@@ -5,6 +5,11 @@ import java.util.Arrays
 
 /** For each user a set of items: user u has `items[ptr[u]] .. items[ptr[u + 1]]`, ascending. */
 class UserItems(private val ptr: IntBuffer, private val items: IntBuffer) {
+    val numUsers: Int get() = ptr.capacity() - 1
+
+    /** Pairs of user and item. */
+    val size: Int get() = items.capacity()
+
     fun start(user: Int): Int = ptr.get(user)
 
     fun end(user: Int): Int = ptr.get(user + 1)
@@ -57,6 +62,12 @@ class Interactions(
     val later: UserItems,
     val seen: UserItems,
 ) {
+    private val filter = PairFilter(seen, log)
+
+    /** Whether [user] has [item] in the past or in the log. */
+    fun isKnown(user: Int, item: Int): Boolean =
+        filter.mayHave(user, item) && (seen.contains(user, item) || log.contains(user, item))
+
     companion object {
         fun read(file: Safetensors, manifest: Manifest): Interactions {
             fun pairs(name: String): Pair<IntBuffer, IntBuffer> {

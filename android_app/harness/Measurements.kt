@@ -9,9 +9,9 @@ import kotlin.math.abs
 import kotlin.math.floor
 import kotlin.math.roundToLong
 
-/** Durations in nanoseconds; every one is kept. */
-class Samples {
-    private var values = LongArray(256)
+/** Durations in nanoseconds; every one is kept. The first [expected] need no more memory. */
+class Samples(expected: Int = 256) {
+    private var values = LongArray(maxOf(expected, 1))
 
     var count = 0
         private set
@@ -53,14 +53,18 @@ class Samples {
     }
 }
 
-/** The report's metrics, in its order. `train_step` is a whole step, an exchange included. */
-class Metrics {
-    val trainStep = Samples()
-    val gradients = Samples()
-    val update = Samples()
-    val assemble = Samples()
-    val writeBack = Samples()
-    val exchange = Samples()
+/**
+ * The report's metrics, in its order. `train_step` is a whole step, an exchange included.
+ *
+ * @param steps expected
+ */
+class Metrics(steps: Int = 256) {
+    val trainStep = Samples(steps)
+    val gradients = Samples(steps)
+    val update = Samples(steps)
+    val assemble = Samples(steps)
+    val writeBack = Samples(steps)
+    val exchange = Samples(steps)
     val checkpoint = Samples()
     val score = Samples()
 

@@ -13,10 +13,12 @@ import java.nio.IntBuffer
 class PackedTable(
     val dim: Int,
     private val rowPtrBytes: ByteBuffer,
-    private val colBytes: ByteBuffer,
+    /** (nnz,) columns as unsigned bytes. */
+    val cols: ByteBuffer,
     private val valBytes: ByteBuffer,
 ) {
-    private val rowPtr: IntBuffer = rowPtrBytes.asIntBuffer()
+    /** (N + 1,) where each row's entries begin. */
+    val rowPtr: IntBuffer = rowPtrBytes.asIntBuffer()
 
     /** (nnz,) values, changed by training. */
     val vals: FloatBuffer = valBytes.asFloatBuffer()
@@ -29,66 +31,17 @@ class PackedTable(
 
     fun end(row: Int): Int = rowPtr.get(row + 1)
 
-    fun col(entry: Int): Int = colBytes.get(entry).toInt() and 0xff
+    fun col(entry: Int): Int = cols.get(entry).toInt() and 0xff
 
     /** The tensors as in `table.safetensors`. */
     fun tensors(): List<NamedTensor> = listOf(
         NamedTensor("row_ptr", DType.I32, listOf(numRows + 1L), rowPtrBytes),
-        NamedTensor("cols", DType.U8, listOf(nnz.toLong()), colBytes),
+        NamedTensor("cols", DType.U8, listOf(nnz.toLong()), cols),
         NamedTensor("vals", DType.F32, listOf(nnz.toLong()), valBytes),
     )
 
     /** The report's `table_sha256`. */
-    fun sha256(): String = sha256(listOf(rowPtrBytes, colBytes, valBytes))
-
-    /**
-     * Removes the entries [dropped] (ascending places) and inserts as many zeros at ([rows],
-     * [cols]) (ascending by row, then column; not there yet). Two passes in place: pack to the
-     * front, then spread from the back.
-     */
-    fun exchange(dropped: IntArray, rows: IntArray, cols: IntArray) {
-        if (dropped.isEmpty()) return
-        pack(dropped)
-        spread(rows, cols)
-    }
-
-    private fun pack(dropped: IntArray) {
-        var write = dropped[0]
-        var next = 0
-        for (read in dropped[0] until nnz) {
-            if (next < dropped.size && dropped[next] == read) next++ else move(read, write++)
-        }
-        next = 0
-        for (row in 1..numRows) {
-            while (next < dropped.size && dropped[next] < rowPtr.get(row)) next++
-            rowPtr.put(row, rowPtr.get(row) - next)
-        }
-    }
-
-    private fun spread(rows: IntArray, cols: IntArray) {
-        var write = nnz
-        var next = rows.size - 1
-        var row = numRows - 1
-        while (next >= 0) { // below the first grown entry everything is in place
-            var read = end(row)
-            rowPtr.put(row + 1, write)
-            while (read > start(row) || next >= 0 && rows[next] == row) {
-                val grows = next >= 0 && rows[next] == row
-                if (grows && (read == start(row) || cols[next] > col(read - 1))) {
-                    colBytes.put(--write, cols[next--].toByte())
-                    vals.put(write, 0f)
-                } else {
-                    move(--read, --write)
-                }
-            }
-            row--
-        }
-    }
-
-    private fun move(from: Int, to: Int) {
-        colBytes.put(to, colBytes.get(from))
-        vals.put(to, vals.get(from))
-    }
+    fun sha256(): String = sha256(listOf(rowPtrBytes, cols, valBytes))
 
     companion object {
         /** Maps a table from a bundle or a checkpoint and checks it against [manifest]. */

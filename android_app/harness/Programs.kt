@@ -31,11 +31,11 @@ interface StepProgram {
     /** (1,) */
     val learningRate: FloatBuffer
 
-    /** Runs `gradients`; fills [gradients] (3B d) and returns the loss. */
-    fun gradients(gradients: FloatArray): Float
+    /** Runs `gradients`; fills [gradients] (3B d) from its beginning and returns the loss. */
+    fun gradients(gradients: FloatBuffer): Float
 
-    /** Runs `update`; fills [updated] (E). */
-    fun update(updated: FloatArray)
+    /** Runs `update`; fills [updated] (E) from its beginning. */
+    fun update(updated: FloatBuffer)
 }
 
 /** The ranking of one user's items, `score.pte` (docs/formats.md section 3). */

@@ -1,6 +1,5 @@
 package org.sparserec.harness
 
-import java.util.BitSet
 import kotlin.math.floor
 import kotlin.math.max
 
@@ -22,10 +21,11 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
         val negatives = Draws.base(training.seed, Draws.NEGATIVES, step)
         for (b in 0 until training.batchSize) {
             val pair = Draws.bounded(Draws.draw(positives, b.toLong()), logSize)
-            val user = interactions.logUsers.get(pair)
-            slots[b] = user
+            slots[b] = interactions.logUsers.get(pair)
             slots[stride + b] = manifest.numUsers + interactions.logItems.get(pair)
-            slots[2 * stride + b] = manifest.numUsers + negative(negatives, b, user)
+        }
+        for (b in 0 until training.batchSize) {
+            slots[2 * stride + b] = manifest.numUsers + negative(negatives, b, slots[b])
         }
     }
 
@@ -35,37 +35,23 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
         for (t in 0 until training.negativeTries) {
             val draw = Draws.draw(base, b.toLong() * training.negativeTries + t)
             item = Draws.bounded(draw, manifest.knownItems)
-            val liked =
-                interactions.seen.contains(user, item) || interactions.log.contains(user, item)
-            if (!liked) break
+            if (!interactions.isKnown(user, item)) break
         }
         return item
     }
 
-    /** Draws the sampled rows of a window, ascending: rows frequent in the log come up more. */
-    fun sampledRows(window: Int): IntArray {
+    /** Draws the rows of a window into [sampled]: those frequent in the log come up more. */
+    fun sampledRows(window: Int, sampled: SampledRows) {
         val base = Draws.base(training.seed, Draws.SAMPLED_ROWS, window)
-        val taken = BitSet(manifest.numRows)
-        var count = 0
-        fun take(row: Int) {
-            if (count < sampledSize && !taken.get(row)) {
-                taken.set(row)
-                count++
-            }
-        }
+        sampled.clear()
         for (i in 0 until MAX_DRAWS_PER_ROW * sampledSize) {
-            if (count == sampledSize) break
+            if (sampled.size == sampledSize) break
             val pair = Draws.bounded(Draws.draw(base, i), logSize)
-            take(interactions.logUsers.get(pair))
-            take(manifest.numUsers + interactions.logItems.get(pair))
+            sampled.add(interactions.logUsers.get(pair))
+            if (sampled.size == sampledSize) break
+            sampled.add(manifest.numUsers + interactions.logItems.get(pair))
         }
-        val rows = IntArray(count)
-        var row = -1
-        for (k in 0 until count) {
-            row = taken.nextSetBit(row + 1)
-            rows[k] = row
-        }
-        return rows
+        sampled.seal()
     }
 
     private companion object {

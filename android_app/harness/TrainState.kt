@@ -2,48 +2,50 @@ package org.sparserec.harness
 
 import java.nio.ByteBuffer
 import java.nio.ByteOrder.LITTLE_ENDIAN
+import java.nio.FloatBuffer
 
 /**
  * Everything that a run changes, and all that a checkpoint holds.
  *
- * Steps `[0, step)` are done and gave [losses]; [sampled] are the rows S of the window, ascending,
- * and [sums] (|S|, d) their gradients so far.
+ * Steps `[0, step)` are done and gave [losses]; [sampled] are the rows S of the window, at most
+ * [maxSampled], and [sums] their gradients so far.
  */
 class TrainState(val table: PackedTable, steps: Int, maxSampled: Int) {
     var step = 0
-    var sampled = IntArray(0)
-        private set
     val losses = FloatArray(steps)
-    private val sumBytes: ByteBuffer = ByteBuffer
-        .allocateDirect(Math.multiplyExact(maxSampled, table.dim * Float.SIZE_BYTES))
-        .order(LITTLE_ENDIAN)
-    val sums = sumBytes.asFloatBuffer()
-
-    /** Begins a window: [rows] become the sampled rows, their sums are zero. */
-    fun beginWindow(rows: IntArray) {
-        sampled = rows
-        for (k in 0 until rows.size * table.dim) sums.put(k, 0f)
-    }
+    val sampled = SampledRows(table.numRows, maxSampled)
+    val sums = GradientSums(maxSampled, table.dim)
 
     /** The tensors of a checkpoint: docs/formats.md section 6. */
     fun tensors(): List<NamedTensor> {
         val rows = bytes(sampled.size)
-        sampled.forEachIndexed { k, row -> rows.putInt(4 * k, row) }
+        for (place in 0 until sampled.size) rows.putInt(4 * place, sampled[place])
         val losses = bytes(step)
         for (k in 0 until step) losses.putFloat(4 * k, this.losses[k])
-        val sums = sumBytes.duplicate()
-        sums.limit(sampled.size * table.dim * Float.SIZE_BYTES)
         val numSampled = sampled.size.toLong()
         val shape = listOf(numSampled, table.dim.toLong())
         return table.tensors() + listOf(
             NamedTensor("sampled_rows", DType.I32, listOf(numSampled), rows),
-            NamedTensor("accumulators", DType.F32, shape, sums.slice()),
+            NamedTensor("accumulators", DType.F32, shape, denseSums()),
             NamedTensor("losses", DType.F32, listOf(step.toLong()), losses),
         )
     }
 
+    /** (|S|, d), zero where no batch has had the row. */
+    private fun denseSums(): ByteBuffer {
+        val dense = bytes(Math.multiplyExact(sampled.size, table.dim))
+        val floats = dense.asFloatBuffer()
+        for (place in 0 until sampled.size) {
+            val start = sums.start(place)
+            if (start < 0) continue
+            floats.position(place * table.dim)
+            floats.put(sums.values, start, table.dim)
+        }
+        return dense
+    }
+
     private fun bytes(numbers: Int): ByteBuffer =
-        ByteBuffer.allocateDirect(4 * numbers).order(LITTLE_ENDIAN)
+        ByteBuffer.allocateDirect(Math.multiplyExact(4, numbers)).order(LITTLE_ENDIAN)
 
     companion object {
         /** Reads what [tensors] wrote into the state of a run of [steps] steps. */
@@ -59,17 +61,26 @@ class TrainState(val table: PackedTable, steps: Int, maxSampled: Int) {
             val rows = file.vector("sampled_rows", DType.I32).asIntBuffer()
             val numSampled = rows.capacity()
             val sums = file.map("accumulators", DType.F32, numSampled, manifest.dim).asFloatBuffer()
-            val sampled = IntArray(numSampled) { rows.get(it) }
             val fits = losses.capacity() <= steps &&
                 numSampled <= maxSampled &&
-                sampled.all { it in 0 until manifest.numRows } &&
-                (1 until numSampled).all { sampled[it - 1] < sampled[it] }
+                (0 until numSampled).all { rows.get(it) in 0 until manifest.numRows } &&
+                (1 until numSampled).all { rows.get(it - 1) < rows.get(it) }
             if (!fits) throw HarnessError("$path: not a state of this run", "remove it")
             state.step = losses.capacity()
             losses.get(state.losses, 0, state.step)
-            state.sampled = sampled
-            state.sums.duplicate().put(sums)
+            for (place in 0 until numSampled) state.sampled.add(rows.get(place))
+            state.sampled.seal()
+            state.readSums(sums)
             return state
+        }
+
+        /** A row of zeros is one that no batch has had. */
+        private fun TrainState.readSums(dense: FloatBuffer) {
+            val row = FloatArray(table.dim)
+            for (place in 0 until sampled.size) {
+                dense.get(row)
+                if (row.any { it != 0f }) sums.add(place, row, 0)
+            }
         }
     }
 }

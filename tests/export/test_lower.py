@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from export.build import Built
-from export.lower import drop_expands, lower, trace
+from export.lower import double_the_smaller, drop_expands, join_slices, lower, trace
 from export.program import describe
 from export.quiet import quiet
 from export.step import step_methods
@@ -52,6 +52,60 @@ def test_dropping_expands_changes_no_bit() -> None:
     drop_expands(lean)
     assert 0 <= _expands(lean) < _expands(plain)
     assert all(torch.equal(a, b) for a, b in zip(plain(*inputs), lean(*inputs), strict=True))
+
+
+def _paddings(graph: torch.fx.GraphModule) -> int:
+    return sum(node.target is torch.ops.aten.slice_backward.default for node in graph.graph.nodes)
+
+
+def test_slices_that_cover_a_tile_are_joined() -> None:
+    def gradient(x: Tensor) -> tuple[Tensor]:
+        def loss(t: Tensor) -> Tensor:
+            a, b, c = t[:2], t[2:5], t[5:]
+            return (a.exp().sum() + b.sin().sum() + (c * a[0]).sum()) + (t * t).sum()
+
+        return (torch.func.grad(loss)(x),)
+
+    inputs = (torch.randn(9, 4),)
+    plain, lean = _make_fx(gradient, *inputs), _make_fx(gradient, *inputs)
+    join_slices(lean)
+    assert _paddings(plain) == 3
+    assert _paddings(lean) == 0
+    assert torch.allclose(plain(*inputs)[0], lean(*inputs)[0], rtol=0, atol=1e-6)
+
+
+def test_slices_with_a_gap_or_an_overlap_or_a_step_stay() -> None:
+    def gradient(parts: Callable[[Tensor], list[Tensor]]) -> Callable[[Tensor], tuple[Tensor]]:
+        return lambda x: (
+            torch.func.grad(lambda t: sum(p.exp().sum() for p in parts(t)))(x),  # type: ignore[arg-type, return-value]
+        )
+
+    cuts: list[Callable[[Tensor], list[Tensor]]] = [
+        lambda t: [t[:2], t[3:]],
+        lambda t: [t[:5], t[4:]],
+        lambda t: [t[:4], t[4:8]],
+        lambda t: [t[::2], t[1::2]],
+        lambda t: [t[:4], t[:, 1:]],
+    ]
+    inputs = (torch.randn(9, 4),)
+    for cut in cuts:
+        plain, lean = _make_fx(gradient(cut), *inputs), _make_fx(gradient(cut), *inputs)
+        join_slices(lean)
+        assert _paddings(lean) == _paddings(plain) > 0
+        assert torch.equal(plain(*inputs)[0], lean(*inputs)[0])
+
+
+def test_doubling_the_smaller_factor_changes_no_bit() -> None:
+    def twice(c: Tensor, x: Tensor) -> tuple[Tensor]:
+        product = c * x
+        return (product + product,)
+
+    inputs = (torch.randn(7, 1), torch.randn(7, 5))
+    plain, lean = _make_fx(twice, *inputs), _make_fx(twice, *inputs)
+    double_the_smaller(lean)
+    adds = [node for node in lean.graph.nodes if node.target is torch.ops.aten.add.Tensor]
+    assert [node.meta["val"].shape for node in adds] == [(7, 1)]
+    assert torch.equal(plain(*inputs)[0], lean(*inputs)[0])
 
 
 def test_an_expand_that_gives_the_result_its_shape_stays() -> None:

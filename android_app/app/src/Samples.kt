@@ -18,14 +18,19 @@ class PhaseSamples(val name: String, private val startNs: Long) {
 
     fun sampleMemory(platform: Platform): Readings {
         val status = Lines.of("/proc/self/status")
-        val runtime = Runtime.getRuntime()
         return added(
             "rss_kb" to status.kb("VmRSS"),
             "rss_anon_kb" to status.kb("RssAnon"),
             "rss_file_kb" to status.kb("RssFile"),
-            "java_heap_kb" to (runtime.totalMemory() - runtime.freeMemory()) / 1024,
+            "java_heap_kb" to javaHeapKb(Runtime.getRuntime()),
             "native_heap_kb" to platform.nativeHeapKb(),
         )
+    }
+
+    /** The heap may be resized between the two readings, which then contradict each other. */
+    private fun javaHeapKb(runtime: Runtime): Long? {
+        val used = runtime.totalMemory() - runtime.freeMemory()
+        return if (used >= 0) used / 1024 else null
     }
 
     fun sampleSlow(platform: Platform): SlowSample {

@@ -10,49 +10,10 @@ import org.junit.jupiter.params.provider.CsvSource
 import org.junit.jupiter.params.provider.ValueSource
 import java.nio.file.Path
 import java.security.MessageDigest
-import java.util.Random
 
 class PackedTableTest {
     @TempDir
     lateinit var directory: Path
-
-    @Test
-    fun `exchange removes and inserts in place`() {
-        val table = table(4, mapOf(0 to 1f, 2 to 2f), mapOf(1 to 3f), mapOf(0 to 4f, 3 to 5f))
-        table.exchange(intArrayOf(0, 4), intArrayOf(1, 1), intArrayOf(0, 3))
-        val expected =
-            listOf(mapOf(2 to 2f), mapOf(0 to 0f, 1 to 3f, 3 to 0f), mapOf(0 to 4f))
-        assertEquals(expected, rows(table))
-    }
-
-    @Test
-    fun `any exchange does what it does to sets of entries`() {
-        val random = Random(2)
-        repeat(300) {
-            val dim = 1 + random.nextInt(9)
-            val before = List(1 + random.nextInt(12)) {
-                (0 until dim).filter { random.nextBoolean() }.associateWith { random.nextFloat() }
-            }
-            val table = table(dim, *before.toTypedArray())
-            val active = before.flatMapIndexed { row, entries -> entries.keys.map { row to it } }
-            val places = before.indices.flatMap { row -> (0 until dim).map { row to it } }
-            val inactive = places - active.toSet()
-            val count = random.nextInt(minOf(active.size, inactive.size) + 1)
-            val order = compareBy<Pair<Int, Int>>({ it.first }, { it.second })
-            val dropped = active.shuffled(random).take(count)
-            val grown = inactive.shuffled(random).take(count).sortedWith(order)
-            table.exchange(
-                dropped.map { active.indexOf(it) }.sorted().toIntArray(),
-                grown.map { it.first }.toIntArray(),
-                grown.map { it.second }.toIntArray(),
-            )
-            val expected = before.mapIndexed { row, entries ->
-                entries.filterKeys { row to it !in dropped } +
-                    grown.filter { it.first == row }.associate { it.second to 0f }
-            }
-            assertEquals(expected, rows(table))
-        }
-    }
 
     @Test
     fun `the hash is over the three tensors' bytes`() {

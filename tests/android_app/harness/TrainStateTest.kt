@@ -16,8 +16,9 @@ class TrainStateTest {
     private fun saved(): Path {
         val table = table(2, mapOf(0 to 1f), mapOf(0 to 2f, 1 to 3f), mapOf(1 to 4f))
         val state = TrainState(table, steps = 5, maxSampled = 3)
-        state.beginWindow(intArrayOf(0, 2))
-        for (k in 0 until 4) state.sums.put(k, 0.5f * k)
+        for (row in listOf(2, 0)) state.sampled.add(row)
+        state.sampled.seal()
+        state.sums.add(1, floatArrayOf(1f, 1.5f), 0)
         repeat(3) { state.losses[state.step++] = 0.1f * it }
         val path = directory.resolve("gen.safetensors")
         Safetensors.write(path, state.tensors()) { emptyMap() }
@@ -32,8 +33,11 @@ class TrainStateTest {
         val state = read(saved(), steps = 9, maxSampled = 3)
         assertEquals(3, state.step)
         assertArrayEquals(floatArrayOf(0f, 0.1f, 0.2f), state.losses.copyOf(3))
-        assertArrayEquals(intArrayOf(0, 2), state.sampled)
-        assertEquals(listOf(0f, 0.5f, 1f, 1.5f), List(4) { state.sums.get(it) })
+        assertEquals(listOf(0, -1, 1), List(3) { state.sampled.place(it) })
+        assertEquals(listOf(0, 2), List(state.sampled.size) { state.sampled[it] })
+        assertEquals(-1, state.sums.start(0).coerceAtLeast(-1)) // nothing was added
+        val start = state.sums.start(1)
+        assertEquals(listOf(1f, 1.5f), state.sums.values.slice(start until start + 2))
         val expected = listOf(mapOf(0 to 1f), mapOf(0 to 2f, 1 to 3f), mapOf(1 to 4f))
         assertEquals(expected, rows(state.table))
     }

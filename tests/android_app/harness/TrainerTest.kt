@@ -1,10 +1,12 @@
 package org.sparserec.harness
 
+import com.sun.management.ThreadMXBean
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import java.lang.management.ManagementFactory
 import java.nio.FloatBuffer
 
 /** Gives every slot a gradient that tells where it comes from, and records what it was asked. */
@@ -19,15 +21,15 @@ private class RecordingProgram(override val batchSize: Int, dim: Int, chunk: Int
     var loss = 0.5f
     var updates = 0
 
-    override fun gradients(gradients: FloatArray): Float {
-        for (k in gradients.indices) gradients[k] = gradientAt(k)
+    override fun gradients(gradients: FloatBuffer): Float {
+        for (k in 0 until gradients.capacity()) gradients.put(k, gradientAt(k))
         return loss
     }
 
-    override fun update(updated: FloatArray) {
+    override fun update(updated: FloatBuffer) {
         updates++
-        for (k in updated.indices) {
-            updated[k] = values.get(k) - learningRate.get(0) * gradient.get(k)
+        for (k in 0 until updated.capacity()) {
+            updated.put(k, values.get(k) - learningRate.get(0) * gradient.get(k))
         }
     }
 
@@ -54,6 +56,11 @@ class TrainerTest {
         .map { program.gradientAt(it * dim + col) }
         .sum()
 
+    private fun sum(place: Int, col: Int): Float {
+        val start = state.sums.start(place)
+        return if (start < 0) 0f else state.sums.values[start + col]
+    }
+
     @Test
     fun `the tile holds the batch's rows`() {
         trainer.step()
@@ -63,7 +70,7 @@ class TrainerTest {
                 assertEquals(row[col] ?: 0f, program.rows.get(slot * dim + col))
                 assertEquals(if (col in row) 1f else 0f, program.mask.get(slot * dim + col))
             }
-            val isSampled = slots[slot] in state.sampled.toList()
+            val isSampled = slots[slot] >= 0 && state.sampled.place(slots[slot]) >= 0
             assertEquals(if (isSampled) 1f else 0f, program.sampled.get(slot))
         }
         assertArrayEquals(floatArrayOf(1f, 1f, 0f), FloatArray(3) { program.weight.get(it) })
@@ -95,15 +102,34 @@ class TrainerTest {
     @Test
     fun `whole gradient rows of sampled rows add up over a window`() {
         trainer.step()
-        val first = state.sampled.associateWith { row -> List(dim) { gradient(row, it) } }
+        val rows = List(state.sampled.size) { state.sampled[it] }
+        val first = rows.associateWith { row -> List(dim) { gradient(row, it) } }
         trainer.step()
         sampler.triples(1, slots)
-        state.sampled.forEachIndexed { place, row ->
+        rows.forEachIndexed { place, row ->
             for (col in 0 until dim) {
                 val expected = first.getValue(row)[col] + gradient(row, col)
-                assertEquals(expected, state.sums.get(place * dim + col))
+                assertEquals(expected, sum(place, col))
             }
         }
+    }
+
+    @Test
+    fun `a step allocates nothing, nor does an exchange`() {
+        val training = training(steps = 4000, batchSize = 2, window = 5)
+        val manifest = manifest(2, 2, dim, training = training)
+        val state = TrainState(table, 4000, sampler.sampledSize)
+        val metrics = Metrics(4000)
+        val trainer = Trainer(manifest, program, Sampler(interactions, manifest), state, metrics)
+        val threads = ManagementFactory.getThreadMXBean() as ThreadMXBean
+        fun allocated() = threads.getThreadAllocatedBytes(Thread.currentThread().id)
+        repeat(2000) { trainer.step() }
+        val before = allocated()
+        repeat(1000) { trainer.step() }
+        val bytes = allocated() - before
+        assertTrue(metrics.exchange.count > 500, "${metrics.exchange.count} exchanges")
+        // The measurement itself takes some bytes; a step that took one object would take 16,000.
+        assertTrue(bytes < 1000, "$bytes bytes in 1000 steps")
     }
 
     @Test

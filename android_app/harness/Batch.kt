@@ -1,0 +1,162 @@
+package org.sparserec.harness
+
+/**
+ * The rows of one batch, once dense in a tile and once packed: docs/formats.md section 2.
+ *
+ * A tile's line is a slot; the first slot with a row leads the others with the same row. Packed are
+ * the active entries of the distinct rows, in the order of their first slots.
+ */
+class Batch(private val program: StepProgram, private val table: PackedTable) {
+    private val dim = table.dim
+    private val slots = 3 * program.batchSize
+
+    /** (3B,) the table's row in each slot, -1 for padding. */
+    val rowOf = IntArray(slots) { -1 }
+
+    /** (3B,) the number of each slot's row, -1 for padding. */
+    private val numberOf = IntArray(slots)
+
+    /** Distinct rows, which have the numbers `[0, numRows)`. */
+    var numRows = 0
+        private set
+
+    /** Of each distinct row: its first slot, its entries in the table, its place in S or -1. */
+    val firstSlot = IntArray(slots)
+    val start = IntArray(slots)
+    val size = IntArray(slots)
+    val sampledPlace = IntArray(slots)
+
+    /** Packed entries: those of row k begin at [firstEntry]`[k]`. */
+    var numEntries = 0
+        private set
+    private val firstEntry = IntArray(slots)
+
+    /** Of each packed entry: its place in the tile, in the row's first slot, and its value. */
+    val places = IntArray(slots * dim)
+    val values = FloatArray(slots * dim)
+
+    /** A few lines of the tile, small enough for the innermost cache. */
+    private val rows = FloatArray(LINES * dim)
+    private val mask = FloatArray(LINES * dim)
+    private val sampledFlags = FloatArray(slots)
+
+    /** Keeps the accesses that only warm a cache from being left out. */
+    private var touched = 0
+
+    /** Numbers by row plus one, 0 where there is none; linear probing. */
+    private val buckets = IntArray((4 * slots).takeHighestOneBit())
+    private val bucketShift = Int.SIZE_BITS - buckets.size.countTrailingZeroBits()
+
+    /** Gathers the rows in [rowOf] into the program's inputs and into the packed entries. */
+    fun gather(sampled: SampledRows) {
+        number()
+        locate(sampled)
+        pack()
+        fillTile()
+    }
+
+    /** Adds the lines of [gradients] (3B, d) of a row in the row's first slot, in slot order. */
+    fun sumSlots(gradients: FloatArray) {
+        for (slot in 0 until slots) {
+            val number = numberOf[slot]
+            if (number < 0 || firstSlot[number] == slot) continue
+            val to = firstSlot[number] * dim
+            val from = slot * dim
+            for (col in 0 until dim) gradients[to + col] += gradients[from + col]
+        }
+    }
+
+    /** Numbers the distinct rows. */
+    private fun number() {
+        buckets.fill(0)
+        numRows = 0
+        for (slot in 0 until slots) numberOf[slot] = if (rowOf[slot] < 0) -1 else numberAt(slot)
+    }
+
+    private fun numberAt(slot: Int): Int {
+        val row = rowOf[slot]
+        var bucket = row * HASH ushr bucketShift
+        while (true) {
+            val number = buckets[bucket] - 1
+            if (number < 0) break
+            if (rowOf[firstSlot[number]] == row) return number
+            bucket = bucket + 1 and buckets.size - 1
+        }
+        firstSlot[numRows] = slot
+        buckets[bucket] = ++numRows
+        return numRows - 1
+    }
+
+    /**
+     * Finds the rows in the table and in S, and touches their entries. No branch depends on what is
+     * read, so that the accesses to many rows are under way at once: a big table is in no cache.
+     */
+    private fun locate(sampled: SampledRows) {
+        for (k in 0 until numRows) {
+            val row = rowOf[firstSlot[k]]
+            start[k] = table.start(row)
+            size[k] = table.end(row) - start[k]
+            sampledPlace[k] = sampled.place(row)
+        }
+        val last = table.nnz - 1
+        for (k in 0 until numRows) {
+            val entry = minOf(start[k], last)
+            touched += table.col(entry) + table.vals.get(entry).toRawBits()
+        }
+    }
+
+    /** Reads the rows' entries. */
+    private fun pack() {
+        var entry = 0
+        for (k in 0 until numRows) {
+            val line = firstSlot[k] * dim
+            val from = start[k]
+            firstEntry[k] = entry
+            for (j in from until from + size[k]) {
+                places[entry] = line + table.col(j)
+                values[entry++] = table.vals.get(j)
+            }
+        }
+        numEntries = entry
+    }
+
+    /** Writes the program's inputs, a few lines at a time. */
+    private fun fillTile() {
+        program.rows.rewind()
+        program.mask.rewind()
+        var first = 0
+        while (first < slots) {
+            val lines = minOf(LINES, slots - first)
+            rows.fill(0f)
+            mask.fill(0f)
+            for (slot in first until first + lines) if (numberOf[slot] >= 0) fillLine(slot, first)
+            program.rows.put(rows, 0, lines * dim)
+            program.mask.put(mask, 0, lines * dim)
+            first += lines
+        }
+        for (slot in 0 until slots) {
+            val number = numberOf[slot]
+            sampledFlags[slot] = if (number >= 0 && sampledPlace[number] >= 0) 1f else 0f
+        }
+        program.sampled.rewind()
+        program.sampled.put(sampledFlags)
+    }
+
+    /** Writes [slot]'s row into the lines that begin with slot [first]. */
+    private fun fillLine(slot: Int, first: Int) {
+        val number = numberOf[slot]
+        val shift = (slot - first - firstSlot[number]) * dim
+        for (entry in firstEntry[number] until firstEntry[number] + size[number]) {
+            rows[places[entry] + shift] = values[entry]
+            mask[places[entry] + shift] = 1f
+        }
+    }
+
+    private companion object {
+        /** Slots whose lines are made together. */
+        const val LINES = 16
+
+        /** 2^32 over the golden ratio, as in Knuth's multiplicative hashing. */
+        const val HASH = -0x61c88647
+    }
+}

@@ -1,0 +1,121 @@
+package org.sparserec.harness
+
+/**
+ * Keeps the smallest of many keys, and of equal keys the first: what sorting all of them would put
+ * at the front, in memory for a few times as many as are wanted.
+ *
+ * ```
+ * smallest.begin(wanted)
+ * do { for (...) smallest.offer(key, name) } while (!smallest.finish())
+ * ```
+ *
+ * It looks only at keys up to a little over what was the limit the time before. Where that gives
+ * too few, [finish] asks for everything once more; what is kept does not depend on it.
+ */
+class Smallest {
+    private var wanted = 0
+    private var guess = LARGEST
+    private var guessed = false
+    private var keys = IntArray(0)
+    private var names = IntArray(0)
+    private var kept = 0
+    private var scratch = IntArray(0)
+    private val histogram = IntArray(BUCKETS)
+
+    /** A key that is not below this is not among the smallest. */
+    var limit = LARGEST
+        private set
+
+    /** How many are kept; after [finish] no more than wanted. */
+    val count: Int get() = kept
+
+    /** The name of one of those kept, in the order in which they were offered. */
+    fun name(k: Int): Int = names[k]
+
+    /** Begins anew: the [wanted] smallest keys are to be kept. */
+    fun begin(wanted: Int) {
+        this.wanted = wanted
+        kept = 0
+        guessed = guess < LARGEST
+        limit = if (wanted == 0) 0 else guess
+        val room = maxOf(LEAST_ROOM, ROOM_PER_WANTED * wanted)
+        if (keys.size < room) {
+            keys = IntArray(room)
+            names = IntArray(room)
+            scratch = IntArray(room)
+        }
+    }
+
+    /** Offers a [key] that is not negative and is called [name]. */
+    fun offer(key: Int, name: Int) {
+        if (key >= limit) return
+        keys[kept] = key
+        names[kept++] = name
+        if (kept == keys.size) prune()
+    }
+
+    /** Whether it is done; otherwise every key is to be offered again. */
+    fun finish(): Boolean {
+        if (kept < wanted && guessed) {
+            kept = 0
+            guessed = false
+            limit = LARGEST
+            return false
+        }
+        if (kept > wanted) prune()
+        guess = minOf(limit, LARGEST - SLACK) + SLACK
+        return true
+    }
+
+    /** Leaves the [wanted] smallest, in order. */
+    private fun prune() {
+        limit = smallest(wanted)
+        var below = 0
+        for (k in 0 until kept) if (keys[k] < limit) below++
+        var ties = wanted - below
+        var to = 0
+        for (k in 0 until kept) {
+            if (keys[k] > limit || keys[k] == limit && ties-- <= 0) continue
+            keys[to] = keys[k]
+            names[to++] = names[k]
+        }
+        kept = to
+    }
+
+    /** The key that is [rank]-th of those kept, from 1: a radix selection, digit by digit. */
+    private fun smallest(rank: Int): Int {
+        keys.copyInto(scratch, 0, 0, kept)
+        var size = kept
+        var left = rank
+        var shift = FIRST_SHIFT
+        while (shift >= 0) {
+            histogram.fill(0)
+            for (k in 0 until size) histogram[digit(scratch[k], shift)]++
+            var bucket = 0
+            while (histogram[bucket] < left) left -= histogram[bucket++]
+            var to = 0
+            for (k in 0 until size) {
+                if (digit(scratch[k], shift) == bucket) scratch[to++] = scratch[k]
+            }
+            size = to
+            shift -= DIGIT
+        }
+        return scratch[0]
+    }
+
+    private fun digit(key: Int, shift: Int): Int = key ushr shift and BUCKETS - 1
+
+    companion object {
+        /** Above every key that is ever kept. */
+        const val LARGEST = Int.MAX_VALUE - 1
+
+        /** A quarter of a power of two, in keys that are the bits of a float. */
+        private const val SLACK = 1 shl 21
+
+        private const val DIGIT = 11
+        private const val FIRST_SHIFT = 2 * DIGIT
+        private const val BUCKETS = 1 shl DIGIT
+        private const val ROOM_PER_WANTED = 4
+        private const val LEAST_ROOM = 1024
+    }
+}
