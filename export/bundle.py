@@ -36,7 +36,7 @@ def bundle_id(
     """
     hashes = "".join(files[name].sha256 for name in sorted(files))
     content = hashlib.sha256(hashes.encode()).hexdigest()[:8]
-    return f"{dataset}-{model}-d{dim}-{100 * density:.2g}pct-{content}"
+    return f"{dataset}-{model}-d{dim}-{100 * density:.3g}pct-{content}"
 
 
 def write_bundle(out: Path, described: Manifest, files: Mapping[str, bytes]) -> None:

@@ -81,6 +81,7 @@ def test_the_id_follows_the_content(built: Built) -> None:
     assert same == built.manifest.bundle_id
     files["golden.json"] += b"\n"
     assert bundle_id("tiny", "mf", 8, 0.4, file_infos(files)) != same
+    assert bundle_id("tiny", "mf", 8, 1.0, infos).startswith("tiny-mf-d8-100pct-")
 
 
 @pytest.mark.parametrize("name", FILES)
