@@ -13,7 +13,7 @@ MVN := mvn --quiet --batch-mode -Dstyle.color=never
 HARNESS := android_app/target/desktop/jars/harness.jar
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo deploy apk test stress lint clean lock
+.PHONY: help setup demo deploy apk test bench stress lint clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test: setup ## Run all tests, Python's and Kotlin's (with Kotlin's style)
 stress: setup ## Kill, corrupt, misbehave, fuzz (KILLS= CASES= FAULTS= FUZZ= SEED=: docs/stress.md)
 	$(BIN)/python -m tests.stress --kills $(KILLS) --cases $(CASES) --faults $(FAULTS) \
 	  --fuzz $(FUZZ) --seed $(SEED)
+
+bench: setup ## Measure steps and loops beside their peers (runs/bench, docs/performance.md)
+	$(BIN)/python -m tests.bench
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,71 @@
+import com.sun.management.ThreadMXBean;
+import java.lang.management.ManagementFactory;
+import java.nio.FloatBuffer;
+import java.nio.file.Path;
+import org.sparserec.harness.Bundle;
+import org.sparserec.harness.Evaluator;
+import org.sparserec.harness.ExecuTorch;
+import org.sparserec.harness.Interactions;
+import org.sparserec.harness.Metrics;
+import org.sparserec.harness.Sampler;
+import org.sparserec.harness.Samples;
+import org.sparserec.harness.StepProgram;
+import org.sparserec.harness.TrainState;
+import org.sparserec.harness.Trainer;
+
+/** The harness's training loop on a bundle, put together as the harness does it for a run. */
+final class Loop {
+    private final TrainState state;
+    private final StepProgram program;
+    private final Trainer trainer;
+    private final Evaluator evaluator;
+    private final Metrics metrics;
+    private final FloatBuffer gradients;
+    private final FloatBuffer updated;
+
+    Loop(Path path, int steps) {
+        Bundle bundle = Bundle.Companion.open(path);
+        Interactions interactions = bundle.interactions();
+        Sampler sampler = new Sampler(interactions, bundle.getManifest());
+        ExecuTorch programs = ExecuTorch.Companion.load(bundle, 1);
+        state = new TrainState(bundle.table(), steps, sampler.getSampledSize());
+        program = programs.getStepProgram();
+        metrics = new Metrics(steps);
+        trainer = new Trainer(bundle.getManifest(), program, sampler, state, metrics);
+        evaluator = new Evaluator(
+            bundle.getManifest(), programs.getScoreProgram(), interactions, new Samples(256));
+        gradients = FloatBuffer.allocate(program.getRows().capacity());
+        updated = FloatBuffer.allocate(program.getValues().capacity());
+    }
+
+    void step() {
+        trainer.step();
+    }
+
+    /** Ranks all items for every user who has a later item. */
+    void evaluate() {
+        evaluator.evaluate(state.getTable());
+    }
+
+    String metrics() {
+        return metrics.toJson().toString();
+    }
+
+    /** Bytes that steps take on the Java heap, and of them those of as many program calls. */
+    String allocation(int steps) {
+        long start = allocated();
+        for (int k = 0; k < steps; k++) step();
+        long stepped = allocated();
+        for (int k = 0; k < steps; k++) {
+            program.gradients(gradients);
+            program.update(updated);
+        }
+        long called = allocated();
+        return "{\"steps\": " + (stepped - start) + ", \"calls\": " + (called - stepped) + "}";
+    }
+
+    private static long allocated() {
+        ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+        return threads.getThreadAllocatedBytes(Thread.currentThread().getId());
+    }
+}

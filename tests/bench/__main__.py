@@ -1,0 +1,197 @@
+"""The benchmark: ``python -m tests.bench``. docs/performance.md says what it shows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sparserec.progress import Progress, bars
+from tests.bench import floor, loops, models, peers
+from tests.bench.bundles import (
+    BATCH,
+    DIM,
+    GOWALLA_ITEMS,
+    GOWALLA_USERS,
+    L2,
+    Log,
+    uniform_log,
+    write_bundle,
+)
+from tests.bench.jvm import Jvm, Runtime
+from tests.bench.measure import Result, by_turns, compared, timed
+
+ROWS = GOWALLA_USERS + GOWALLA_ITEMS
+FEW_USERS, FEW_ITEMS = 400, 600
+DEVICE_LOG = 20_000
+"""Interactions in the log of the memory comparison, as one device may have."""
+HEAP = "-Xmx3g"
+LITTLE_HEAP = ("-XX:+UseSerialGC", "-Xmx256m", "-Xmn2m")
+
+
+def main() -> int:
+    """Measure everything, print the table, and write ``bench.json`` and ``machine.json``."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    out: Path = parser.parse_args().out
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory(prefix="sparserec-bench-") as folder, bars() as progress:
+        results, about = _measure(Path(folder), progress)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(json.dumps([result.to_json() for result in results]) + "\n")
+    (out / "machine.json").write_text(json.dumps(about, indent=2) + "\n")
+    _show(results, about)
+    return 0
+
+
+def _measure(folder: Path, progress: Progress) -> tuple[list[Result], dict[str, Any]]:
+    """Take everything in turn; returns the results, and what is known of machine and loop."""
+    about: dict[str, Any] = {"system": platform.platform(), "machine": floor.machine()}
+    runtime = Runtime(folder)
+    about["popularity"], log = loops.popularity()
+    gowalla = loops.write_gowalla(folder, log)
+    results: list[Result] = []
+    with Jvm(runtime, HEAP) as jvm:
+        for step in models.model_steps():
+            progress(f"step of {step.model}", 0, None)
+            models.load(jvm, folder, step)
+            results.append(models.against_eager(jvm, step))
+        progress("loop and peers", 0, None)
+        results += _against_training_module(jvm, folder, gowalla)
+        about["loop"] = loops.parts(jvm.ask("metrics", gowalla.name))
+        about["allocated_bytes_of_1000_steps"] = jvm.ask("allocation", gowalla.name, 1000)
+        small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
+        results.append(loops.graph_share(jvm, small, "_1e4_rows")[0])
+        results.append(_score(jvm))
+    with Jvm(runtime, HEAP) as jvm:
+        for access, of in (("uniform", None), (about["popularity"], log)):
+            progress(f"tables, {access}", 0, None)
+            found, about[access] = loops.growth(jvm, folder, gowalla, access, of)
+            results += found
+    progress("memory", 0, None)
+    results.append(_memory(runtime, folder, gowalla, log))
+    results.append(_against_floor(results[0], about))
+    return results, about
+
+
+def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Result]:
+    """Compare the step, and the whole loop around it, with ExecuTorch's own way to train.
+
+    That trains the whole dense table, rows being looked up and written inside its program; so the
+    loop is what does as much as it does, and the step is what takes its arithmetic's place.
+    """
+    path = folder / "training.pte"
+    peers.write_training_program(path, ROWS, DIM, BATCH, L2)
+    jvm.ask("training", "training", path, ROWS, BATCH)
+    samples = by_turns(
+        {
+            "ours": (lambda count: jvm.time("mf", count), 50),
+            "peer": (lambda count: jvm.time("training", count), 2),
+        },
+        40,
+    )
+    share, steps = loops.graph_share(jvm, gowalla)
+    return [
+        compared("mf_step_vs_trainingmodule", **samples, target=500),
+        compared("mf_loop_vs_trainingmodule", steps, samples["peer"]),
+        share,
+    ]
+
+
+def _score(jvm: Jvm) -> Result:
+    """Compare the best 20 of all items for one user, from the packed table and from a dense one."""
+    eager = peers.eager_top(GOWALLA_USERS, GOWALLA_ITEMS, DIM, 20)
+    samples = by_turns(
+        {
+            "ours": (lambda count: jvm.time("gowalla evaluation", count), 10),
+            "peer": (timed(eager), 10),
+        },
+        30,
+    )
+    return compared("score_vs_dense", **samples, target=1.0)
+
+
+def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
+    """Compare how much a table of Gowalla's size adds to the peak of a process that trains.
+
+    Each process first trains a small table, so that what the JVM takes for classes and compiled
+    code does not count.
+    """
+    few = Log(log.users[:DEVICE_LOG] % FEW_USERS, log.items[:DEVICE_LOG] % FEW_ITEMS)
+    unique = sorted({*zip(few.users.tolist(), few.items.tolist(), strict=True)})
+    small = write_bundle(folder / "few", FEW_USERS, FEW_ITEMS, _log(unique), gowalla)
+    spread = range(0, len(log.users), max(1, len(log.users) // DEVICE_LOG))
+    pairs = [(int(log.users[k]), int(log.items[k])) for k in spread]
+    device = write_bundle(
+        folder / "device", GOWALLA_USERS, GOWALLA_ITEMS, _log(pairs), gowalla, table_of=gowalla
+    )
+    peers.write_training_program(folder / "small.pte", 1000, DIM, BATCH, L2)
+    ours, theirs = [], []
+    for _ in range(3):
+        with Jvm(runtime, *LITTLE_HEAP) as jvm:
+            ours.append(
+                _growth(jvm, ("loop", "a", small, 9000), ("loop", "b", device, 9000), " step")
+            )
+        with Jvm(runtime, *LITTLE_HEAP) as jvm:
+            first = ("training", "a", folder / "small.pte", 1000, BATCH)
+            theirs.append(
+                _growth(jvm, first, ("training", "b", folder / "training.pte", ROWS, BATCH))
+            )
+    name = "mf_memory_vs_trainingmodule"
+    return Result(name, median(ours), median(theirs), "kB", 20, {"ours": ours, "peer": theirs})
+
+
+def _log(pairs: list[tuple[int, int]]) -> Log:
+    users, items = np.array(pairs, np.int32).T.copy()
+    return Log(users, items)
+
+
+def _growth(
+    jvm: Jvm, small: tuple[object, ...], large: tuple[object, ...], work: str = ""
+) -> float:
+    """Give kB from what a process that trained ``small`` has to its peak in training ``large``."""
+    jvm.ask(*small)
+    jvm.time(f"{small[1]}{work}", 200)
+    before = jvm.ask("memory")["now"]
+    jvm.ask(*large)
+    jvm.time(f"{large[1]}{work}", 20)
+    return float(jvm.ask("memory")["peak"] - before)
+
+
+def _against_floor(step: Result, about: dict[str, Any]) -> Result:
+    """Say how far the MF step is from moving its inputs and outputs once at cache speed."""
+    needs = floor.mf_step()
+    about["mf_step"] = needs
+    least = max(
+        needs["bytes"] / about["machine"]["cache_gb_per_s"],
+        needs["flops"] / about["machine"]["gflop_per_s"],
+    )
+    return Result("mf_step_vs_floor", step.ours, least / 1000, "us")
+
+
+def _show(results: list[Result], about: dict[str, Any]) -> None:
+    table = Table("", "ours", "peer", "unit", "ratio", "aim")
+    table.columns[0].no_wrap = True
+    for column in (1, 2, 4, 5):
+        table.columns[column].justify = "right"
+    for one in results:
+        peer = "" if one.peer is None else f"{one.peer:,.1f}"
+        aim = "" if one.target is None else f"{one.target:.3g}"
+        table.add_row(one.name, f"{one.ours:,.2f}", peer, one.unit, f"{one.ratio:.3g}", aim)
+    console = Console()
+    console.print(table)
+    console.print_json(json.dumps(about))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,123 @@
+"""What the harness's whole loop costs: beside the graph alone, and as the table grows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.datasets import DATA_VARIABLE
+from tests.bench.bundles import (
+    GOWALLA_ITEMS,
+    GOWALLA_USERS,
+    Log,
+    gowalla_log,
+    popular_log,
+    uniform_log,
+    write_bundle,
+    zipf_log,
+)
+from tests.bench.jvm import Jvm
+from tests.bench.measure import Result, Timed, by_turns, compared, thinned
+
+WINDOW = 50
+SMALL, LARGE = 10**4, 10**7
+USER_SHARE = 0.4
+MOST_STEPS = 10_000
+
+
+def popularity() -> tuple[str, Log]:
+    """Give Gowalla's interactions, or a fit where they are not at hand; and which of them it is."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if folder and (Path(folder) / "gowalla" / "train.txt").exists():
+        return "gowalla", gowalla_log(Path(folder))
+    return "zipf", zipf_log(1)
+
+
+def write_gowalla(folder: Path, log: Log) -> Path:
+    """Write the bundle of Gowalla's sizes."""
+    return write_bundle(folder / "gowalla", GOWALLA_USERS, GOWALLA_ITEMS, log)
+
+
+def graph_share(jvm: Jvm, bundle: Path, suffix: str = "") -> tuple[Result, list[int]]:
+    """Measure what part of the loop the graph is; returns also the raw nanoseconds of its steps.
+
+    The loop is a window's steps with its drawing of rows and its mask update. Each step's place in
+    the window has its own median, so that neither a rare pause counts nor the mask update is lost.
+    """
+    warm = 40 * WINDOW
+    jvm.ask("loop", bundle.name, bundle, MOST_STEPS)
+    jvm.time(f"{bundle.name} step", 2 * warm)
+    metrics = jvm.ask("metrics", bundle.name)
+    steps = metrics["train_step_ns"]["runs"][warm:]
+    places = np.median(np.reshape(steps, (-1, WINDOW)), axis=0)
+    graph = _graph(metrics)[warm:]
+    samples = {"graph us": [ns / 1000 for ns in graph], "loop us": [ns / 1000 for ns in steps]}
+    kept = {name: thinned(values) for name, values in samples.items()}
+    share = median(graph) / float(places.mean())
+    name = f"graph_share_of_loop{suffix}"
+    return Result(name, share, None, "fraction", 0.5, kept), steps
+
+
+def parts(metrics: dict[str, Any]) -> dict[str, float]:
+    """Give the medians in microseconds of a loop's parts."""
+    return {
+        name.replace("_ns", "_us"): of["p50"] / 1000 for name, of in metrics.items() if of["count"]
+    }
+
+
+def growth(
+    jvm: Jvm, folder: Path, programs: Path, access: str, gowalla: Log | None
+) -> tuple[list[Result], dict[str, dict[str, float]]]:
+    """Compare steps at 10^7 rows with steps at 10^4 rows; returns also the parts of both.
+
+    Args:
+        jvm: to run in.
+        folder: for the bundles.
+        programs: a bundle whose programs are taken.
+        access: what the bundles are called by.
+        gowalla: whose popularity the rows have; None draws them uniformly.
+    """
+    names = {rows: f"{access}-{rows}" for rows in (SMALL, LARGE)}
+    for rows, name in names.items():
+        users = int(USER_SHARE * rows)
+        items = rows - users
+        if gowalla is None:
+            log = uniform_log(users, items, 1)
+        else:
+            log = popular_log(users, items, gowalla)
+        uniform = folder / f"uniform-{rows}"
+        write_bundle(
+            folder / name,
+            users,
+            items,
+            log,
+            programs,
+            table_of=uniform if uniform.exists() else None,
+            exchange_stop=0.0,  # a mask update moves the whole table; it is no part of a step
+        )
+        jvm.ask("loop", name, folder / name, MOST_STEPS)
+        jvm.time(f"{name} step", 2000)  # a page that is written the first time is copied
+    large, small = f"{names[LARGE]} step", f"{names[SMALL]} step"
+    sides: dict[str, tuple[Timed, int]] = {
+        "ours": (lambda count: jvm.time(large, count), 100),
+        "peer": (lambda count: jvm.time(small, count), 100),
+    }
+    samples = by_turns(sides, 10)
+    suffix, target = ("", 1 / 2) if gowalla is None else (f"_{access}", 1 / 1.2)
+    metrics = {rows: jvm.ask("metrics", name) for rows, name in names.items()}
+    graphs = {rows: _graph(of)[-1000:] for rows, of in metrics.items()}
+    results = [
+        compared(f"step_1e7_vs_1e4_rows{suffix}", **samples, target=target),
+        compared(f"graph_1e7_vs_1e4_rows{suffix}", graphs[LARGE], graphs[SMALL]),
+    ]
+    return results, {names[rows]: parts(of) for rows, of in metrics.items()}
+
+
+def _graph(metrics: dict[str, Any]) -> list[int]:
+    """Give the nanoseconds of the graph in every step."""
+    both = zip(metrics["gradients_ns"]["runs"], metrics["update_ns"]["runs"], strict=True)
+    return [gradients + update for gradients, update in both]

@@ -1,0 +1,67 @@
+"""The models' steps that are held against PyTorch eager. A new model is one more entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.lower import lower
+from export.methods import Method
+from export.step import step_methods
+from tests.bench.bundles import BATCH, DIM, L2, UPDATE_CHUNK
+from tests.bench.jvm import Jvm
+from tests.bench.measure import Result, by_turns, compared, timed
+from tests.bench.peers import eager_step
+
+
+@dataclass(frozen=True)
+class ModelStep:
+    """One model's step.
+
+    Attributes:
+        model: its name.
+        methods: what ``step.pte`` has, all of which make one step.
+        eager: the same arithmetic on tensors of the same shapes in PyTorch eager.
+        target: least ratio that the project aims at.
+    """
+
+    model: str
+    methods: Mapping[str, Method]
+    eager: Callable[[], object]
+    target: float
+
+
+def model_steps() -> list[ModelStep]:
+    """List the steps that are compared."""
+    return [
+        ModelStep(
+            "mf",
+            step_methods(BATCH, DIM, L2, UPDATE_CHUNK),
+            eager_step(BATCH, DIM, UPDATE_CHUNK, L2),
+            target=2.0,
+        ),
+    ]
+
+
+def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:
+    """Lower the step's program and load it, under the model's name."""
+    path = folder / f"{step.model}.pte"
+    path.write_bytes(lower(step.methods))
+    calls = []
+    for name, method in step.methods.items():
+        shapes = ("x".join(map(str, spec.shape)) for spec in method.inputs)
+        calls += [name, ",".join(shapes)]
+    jvm.ask("program", step.model, path, *calls)
+
+
+def against_eager(jvm: Jvm, step: ModelStep, rounds: int = 30) -> Result:
+    """Compare a step that was loaded with PyTorch eager."""
+    samples = by_turns(
+        {
+            "ours": (lambda count: jvm.time(step.model, count), 100),
+            "peer": (timed(step.eager), 100),
+        },
+        rounds,
+    )
+    return compared(f"{step.model}_step_vs_eager", **samples, target=step.target)

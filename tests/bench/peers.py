@@ -1,0 +1,71 @@
+"""What our step is held against: PyTorch eager, and ExecuTorch's own training of a dense table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from export.quiet import quiet
+from export.step import tile_loss
+
+
+class DenseMF(nn.Module):
+    """MF on a dense table (N, d), as a user of PyTorch writes it."""
+
+    def __init__(self, rows: int, dim: int, l2: float) -> None:
+        super().__init__()
+        self.table = nn.Parameter(0.1 * torch.randn(rows, dim))
+        self.l2 = l2
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Give the loss, float32 (), of the rows int64 (3B,)."""
+        return tile_loss(self.table[rows], torch.ones(len(rows) // 3), self.l2)
+
+
+def write_training_program(path: Path, rows: int, dim: int, batch: int, l2: float) -> None:
+    """Export ``DenseMF`` for ExecuTorch's TrainingModule, as its XOR example is exported."""
+    with quiet():
+        from executorch.exir import EdgeCompileConfig, to_edge
+        from torch.export.experimental import _export_forward_backward
+
+        example = torch.arange(3 * batch)
+        exported = torch.export.export(DenseMF(rows, dim, l2), (example,), strict=True)
+        joint = _export_forward_backward(exported)
+        edge = to_edge(joint, compile_config=EdgeCompileConfig(_check_ir_validity=False))
+        path.write_bytes(bytes(edge.to_executorch().buffer))
+
+
+def eager_step(
+    batch: int, dim: int, entries: int, l2: float
+) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
+    """Give the step's arithmetic on one tile, as autograd does it: gradients, then the update."""
+    mask = (torch.rand(3 * batch, dim) < 0.1).float()
+    rows = 0.1 * torch.randn(3 * batch, dim) * mask
+    sampled = (torch.rand(3 * batch, 1) < 0.25).float()
+    weight = torch.ones(batch)
+    vals, grads, rate = torch.randn(entries), torch.randn(entries), torch.tensor([0.1])
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        masked = (rows * mask).requires_grad_()
+        loss = tile_loss(masked, weight, l2)
+        (gradient,) = torch.autograd.grad(loss, masked)
+        return loss.detach(), gradient * (mask + sampled * (1 - mask)), vals - rate * grads
+
+    return step
+
+
+def eager_top(users: int, items: int, dim: int, top: int) -> Callable[[], object]:
+    """Give the ranking of all items for one user by a dense product and ``topk``."""
+    table = torch.randn(users + items, dim)
+    seen = torch.randint(0, items, (50,))
+
+    @torch.no_grad()
+    def rank() -> object:
+        scores = table[users:] @ table[7]
+        scores[seen] = -torch.inf
+        return torch.topk(scores, top)
+
+    return rank
