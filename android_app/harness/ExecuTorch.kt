@@ -166,7 +166,8 @@ class ExecuTorch private constructor(
             } catch (error: LinkageError) {
                 throw HarnessError(
                     "the ExecuTorch library cannot be loaded ($error)",
-                    "on a desktop, run android_app/runtime/build.py and start bin/harness",
+                    "on a phone, install the APK of its ABI, or the universal one; on a desktop, " +
+                        "run android_app/runtime/build.py and start bin/harness",
                 )
             }
             val programs = bundle.manifest.programs

@@ -11,7 +11,6 @@ class MemoryProbe(private val platform: Platform) {
     fun read(): JsonObject {
         val status = Lines.of("/proc/self/status")
         val rollup = Lines.of("/proc/self/smaps_rollup")
-        val runtime = Runtime.getRuntime()
         return buildJsonObject {
             put("rss_kb", status.kb("VmRSS"))
             put("rss_peak_kb", status.kb("VmHWM"))
@@ -19,9 +18,15 @@ class MemoryProbe(private val platform: Platform) {
             put("pss_anon_kb", rollup.kb("Pss_Anon"))
             put("pss_file_kb", rollup.kb("Pss_File"))
             put("private_dirty_kb", rollup.kb("Private_Dirty"))
-            put("java_heap_kb", (runtime.totalMemory() - runtime.freeMemory()) / 1024)
+            put("java_heap_kb", javaHeapKb(Runtime.getRuntime()))
             put("native_heap_kb", platform.nativeHeapKb())
         }
+    }
+
+    /** The heap may be resized between the two readings, which then contradict each other. */
+    private fun javaHeapKb(runtime: Runtime): Long? {
+        val used = runtime.totalMemory() - runtime.freeMemory()
+        return if (used >= 0) used / 1024 else null
     }
 }
 

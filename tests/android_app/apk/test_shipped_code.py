@@ -223,6 +223,7 @@ def test_libraries_of_another_abi_are_an_error_of_the_run(
     assert "the ExecuTorch library cannot be loaded (java.lang.UnsatisfiedLinkError" in (
         ended.value("error")
     )
+    assert "on a phone, install the APK of its ABI" in ended.value("error")
     assert ended.report["error"] == ended.value("error")
     assert ended.report["exit_status"] == "failed"
     assert list(harness.state.iterdir()) == []

@@ -14,6 +14,7 @@ class MissingLibraryTest : AppTest() {
         repeat(2) {
             val error = Session(app, Options.of(values)) { _, _, _, _ -> }.run()!!
             assertTrue(error, "the ExecuTorch library cannot be loaded" in error)
+            assertTrue(error, "install the APK of its ABI" in error)
             assertEquals(error, report(values).getString("error"))
         }
     }
