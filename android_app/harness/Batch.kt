@@ -98,6 +98,11 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
             size[k] = table.end(row) - start[k]
             sampledPlace[k] = sampled.place(row)
         }
+        touchEntries()
+    }
+
+    /** Has the rows' entries brought near: before they are read, and again before they change. */
+    fun touchEntries() {
         val last = table.nnz - 1
         for (k in 0 until numRows) {
             val entry = minOf(start[k], last)

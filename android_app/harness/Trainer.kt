@@ -126,6 +126,7 @@ class Trainer(
 
     /** Writes the batch's values into the table. */
     private fun writeBack() {
+        batch.touchEntries()
         val vals = table.vals
         var entry = 0
         for (k in 0 until batch.numRows) {
