@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
-from pipeline.evaluate import Quality, evaluate
+from pipeline.evaluate import NOT_TESTED, Quality, evaluate
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
@@ -153,7 +153,8 @@ def fit(
     assert state.best is not None
     past = join(split.train, split.valid)
     best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
-    test = evaluate(best, held_out(split), past, split.known_items)
+    relevant = held_out(split)
+    test = evaluate(best, relevant, past, split.known_items) if len(relevant) else NOT_TESTED
     return Fitted(best, state.best.epoch, state.history, test)
 
 
