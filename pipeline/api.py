@@ -52,8 +52,8 @@ class SparseRec:
     """A sparse recommender: fit, recommend, find similar items, learn on, save.
 
     Args:
-        model: the base recommender: ``mf``, ``neumf``, ``ngcf``, ``lightgcn`` or a file of yours
-            (docs/models.md).
+        model: the base recommender: ``mf``, ``neumf``, ``ngcf``, ``lightgcn`` or the path of a
+            file of yours (docs/models.md).
         method: ``sparserec`` or a baseline (docs/baselines.md).
         recipe: every option there is, the method included; the other arguments change it. Default:
             the method's own.

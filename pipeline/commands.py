@@ -41,15 +41,6 @@ class MethodChoice(StrEnum):
     small = "small"
 
 
-class ModelChoice(StrEnum):
-    """Values of ``--model``."""
-
-    mf = "mf"
-    neumf = "neumf"
-    ngcf = "ngcf"
-    lightgcn = "lightgcn"
-
-
 class LossChoice(StrEnum):
     """Values of ``--loss``."""
 
@@ -69,8 +60,12 @@ def train(
         MethodChoice, typer.Option(help="sparserec, or one of the tables it is compared with.")
     ] = MethodChoice.sparserec,
     model: Annotated[
-        ModelChoice, typer.Option(help="The base recommender. Only mf can be exported yet.")
-    ] = ModelChoice.mf,
+        str,
+        typer.Option(
+            help="The base recommender: mf, neumf, ngcf, lightgcn, or a .py file of yours"
+            " (docs/models.md). Only mf can be exported yet.",
+        ),
+    ] = "mf",
     loss: Annotated[
         LossChoice, typer.Option(help="bpr, bce, or softmax over shared sampled negatives.")
     ] = LossChoice.bpr,
@@ -106,14 +101,16 @@ def train(
     from pipeline.data.commands import ensure
     from pipeline.data.datasets import DATASETS, load
     from pipeline.fit import fit
+    from pipeline.models import MODELS
     from pipeline.recipes import RECIPES
     from pipeline.run import save_run
     from sparserec.progress import bars
 
+    MODELS[model]  # an unknown one fails before any work
     recipe = _given(RECIPES[method.value](), density=density, dim=dim, epochs=epochs)
     recipe = _given(recipe, window=window, seed=seed)
     step = _given(recipe.step, learning_rate=learning_rate, l2=l2, batch_size=batch_size)
-    recipe = replace(recipe, step=replace(step, model=model.value, loss=loss.value))
+    recipe = replace(recipe, step=replace(step, model=model, loss=loss.value))
     if dataset in DATASETS:
         ensure(dataset, yes)
     data_set = load(
