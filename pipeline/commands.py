@@ -38,6 +38,7 @@ class MethodChoice(StrEnum):
     rigl = "rigl"
     dsl = "dsl"
     magnitude = "magnitude"
+    pep = "pep"
     small = "small"
 
 
