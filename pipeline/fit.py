@@ -79,7 +79,7 @@ def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> Pa
         density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
         return random_table(users, items, recipe.dim, density, floor, scale, seed)
     factors = _factors(recipe, split, cache)
-    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale)
+    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
         table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)

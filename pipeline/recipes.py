@@ -16,6 +16,7 @@ from pipeline.train import StepConfig
 
 Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitude", "pep", "small"]
 Start = Literal["nmf", "nmf-mask", "random"]
+Sides = Literal["joint", "each"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Recipe:
         nmf: how the interactions are factored.
         pep: how PEP searches.
         rescale: power of the row norm that NMF entries are divided by before ranking.
+        sides: whether users and items compete for the entries of the NMF start (``joint``), or get
+            their rows' share each (``each``).
         value_scale: root mean square of the starting values.
         seed: of the start and of every draw.
     """
@@ -61,6 +64,7 @@ class Recipe:
     nmf: NmfOptions = field(default_factory=NmfOptions)
     pep: PepOptions = field(default_factory=PepOptions)
     rescale: float = 0.5
+    sides: Sides = "joint"
     value_scale: float = 0.1
     seed: int = 1
 

@@ -181,3 +181,12 @@ def test_ctrl_c_in_the_command_saves_and_goes_on(tmp_path: Path) -> None:
     subprocess.run([*train, str(cut)], check=True, capture_output=True)
     for name in ("table.safetensors", "split.safetensors"):
         assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_sides_share_the_budget_or_compete_for_it(split: Split) -> None:
+    users, dim = split.known_users, small().dim
+    for sides in ("joint", "each"):
+        table = initial_table(replace(small(), sides=sides), split)
+        assert table.nnz == round(0.1 * table.num_rows * dim)
+        own_share = int(table.row_ptr[users]) == round(0.1 * users * dim)
+        assert own_share == (sides == "each")
