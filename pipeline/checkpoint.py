@@ -72,7 +72,7 @@ def save_checkpoint(path: Path, fingerprint: str, trainer: Trainer, progress: Pr
     """
     tensors = _pack("", trainer.table)
     tensors |= {f"state.{name}": values for name, values in trainer.state.items()}
-    tensors |= {"sampled": trainer.sampled, "sums": trainer.sums}
+    tensors |= {"sampled": trainer.sampled, "sums": trainer.sums, "norms": trainer.norms}
     tensors |= {f"dense.{name}": values for name, values in trainer.dense.items()}
     for name, state in trainer.dense_state.items():
         tensors |= {f"dense_state.{name}/{key}": values for key, values in state.items()}
@@ -112,7 +112,8 @@ def load_checkpoint(path: Path, fingerprint: str, trainer: Trainer) -> Progress:
             "choose another --out, or start over with --fresh",
         )
     like = trainer.table
-    state = {name: tensors[f"state.{name}"] for name in trainer.state}
+    prefix = "state."  # PEP's trainer has more of it at first
+    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     trainer.replace_table(_unpack("", tensors, like), state)
     trainer.dense = {name: tensors[f"dense.{name}"] for name in trainer.dense}
     trainer.dense_state = {
@@ -120,6 +121,7 @@ def load_checkpoint(path: Path, fingerprint: str, trainer: Trainer) -> Progress:
         for name, keys in trainer.dense_state.items()
     }
     trainer.sampled, trainer.sums = tensors["sampled"], tensors["sums"]
+    trainer.norms = tensors["norms"]
     trainer.step, trainer.exchanged = scalars["step"], scalars["exchanged"]
     best = None
     if scalars["best"] is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,10 +19,9 @@ from pipeline.data.commands import (
     UserColumn,
 )
 from pipeline.data.commands import app as data
+from pipeline.options import changed, with_flags
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from pipeline.fit import Fitted
 
 __all__ = ["data", "train"]
@@ -38,26 +37,11 @@ class MethodChoice(StrEnum):
     rigl = "rigl"
     dsl = "dsl"
     magnitude = "magnitude"
+    pep = "pep"
     small = "small"
 
 
-class ModelChoice(StrEnum):
-    """Values of ``--model``."""
-
-    mf = "mf"
-    neumf = "neumf"
-    ngcf = "ngcf"
-    lightgcn = "lightgcn"
-
-
-class LossChoice(StrEnum):
-    """Values of ``--loss``."""
-
-    bpr = "bpr"
-    bce = "bce"
-    softmax = "softmax"
-
-
+@with_flags
 def train(
     dataset: Annotated[
         str, typer.Argument(help="A named dataset (see: sparserec data list) or a file of yours.")
@@ -69,25 +53,12 @@ def train(
         MethodChoice, typer.Option(help="sparserec, or one of the tables it is compared with.")
     ] = MethodChoice.sparserec,
     model: Annotated[
-        ModelChoice, typer.Option(help="The base recommender. Only mf can be exported yet.")
-    ] = ModelChoice.mf,
-    loss: Annotated[
-        LossChoice, typer.Option(help="bpr, bce, or softmax over shared sampled negatives.")
-    ] = LossChoice.bpr,
-    batch_size: Annotated[int | None, typer.Option(help="Examples a step.", min=1)] = None,
-    density: Annotated[
-        float | None, typer.Option(help="Active entries / (rows * dim).", min=0.001, max=1.0)
-    ] = None,
-    dim: Annotated[int | None, typer.Option(help="Columns of the table.", min=1, max=256)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", min=0.0)] = None,
-    l2: Annotated[
-        float | None, typer.Option(help="Penalty on the rows of a triple.", min=0.0)
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option(help="Steps between mask updates; 0 keeps the mask.", min=0)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the start and every draw.", min=0)] = None,
+        str,
+        typer.Option(
+            help="The base recommender: mf, neumf, ngcf, lightgcn, or a .py file of yours"
+            " (docs/models.md). Only mf can be exported yet.",
+        ),
+    ] = "mf",
     fresh: Annotated[bool, typer.Option(help="Start over where there is a checkpoint.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the dataset's terms.")] = False,
     user_col: UserColumn = None,
@@ -96,24 +67,26 @@ def train(
     rating_col: RatingColumn = None,
     min_rating: MinRating = None,
     duplicates: Duplicates = OnDuplicate.ERROR,
+    **options: Any,
 ) -> None:
     """Train a table on a host and keep the epoch that validation likes best.
 
     Stop it with Ctrl-C and run the same command again: it goes on where it was, bit for bit.
+    Defaults in the panels are those of sparserec; other methods have some of their own.
 
     Example: sparserec train ml-100k --density 0.1 --out runs/first
     """
     from pipeline.data.commands import ensure
     from pipeline.data.datasets import DATASETS, load
     from pipeline.fit import fit
+    from pipeline.models import MODELS
     from pipeline.recipes import RECIPES
     from pipeline.run import save_run
     from sparserec.progress import bars
 
-    recipe = _given(RECIPES[method.value](), density=density, dim=dim, epochs=epochs)
-    recipe = _given(recipe, window=window, seed=seed)
-    step = _given(recipe.step, learning_rate=learning_rate, l2=l2, batch_size=batch_size)
-    recipe = replace(recipe, step=replace(step, model=model.value, loss=loss.value))
+    MODELS[model]  # an unknown one fails before any work
+    recipe = RECIPES[method.value]()
+    recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
     if dataset in DATASETS:
         ensure(dataset, yes)
     data_set = load(
@@ -139,14 +112,6 @@ def train(
         raise typer.Exit(130) from None
     save_run(out, data_set.name, data_set.source_sha256, recipe, split, fitted)
     _show(out, fitted)
-
-
-T = TypeVar("T", bound="DataclassInstance")
-
-
-def _given(config: T, **values: object) -> T:
-    """Replace the fields that were given on the command line."""
-    return replace(config, **{name: v for name, v in values.items() if v is not None})
 
 
 def _show(out: Path, fitted: Fitted) -> None:

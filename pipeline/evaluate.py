@@ -38,6 +38,10 @@ class Quality:
         return flat | {"users": len(self.users)}
 
 
+NOT_TESTED = Quality({}, {}, np.empty(0, np.int64), {})
+"""Of a run whose data has no test part."""
+
+
 def evaluate(
     recommender: Recommender,
     relevant: Pairs,

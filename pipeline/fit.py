@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
-from pipeline.evaluate import Quality, evaluate
+from pipeline.evaluate import NOT_TESTED, Quality, evaluate
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
@@ -28,6 +28,7 @@ from pipeline.nmf import (
     random_table,
     side_by_side,
 )
+from pipeline.pep import PepTrainer
 from pipeline.prune import gradual_density, magnitude_prune, small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
@@ -46,7 +47,7 @@ class Fitted:
         recommender: of the epoch with the best validation Recall@20.
         best_epoch: 1-based.
         history: per epoch: ``epoch``, ``loss``, ``recall@20`` and ``ndcg@20`` on validation,
-            ``exchanged`` entries so far.
+            ``exchanged`` entries so far; of PEP also ``left``, the density it has come to.
         test: its quality on interactions that selection never saw.
     """
 
@@ -75,10 +76,10 @@ def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> Pa
         dim = small_dim(recipe.dim, recipe.density)
         return random_table(users, items, dim, 1.0, 0, scale, seed)
     if recipe.start == "random":
-        density = 1.0 if recipe.method == "magnitude" else recipe.density
+        density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
         return random_table(users, items, recipe.dim, density, floor, scale, seed)
     factors = _factors(recipe, split, cache)
-    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale)
+    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
         table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
@@ -153,7 +154,8 @@ def fit(
     assert state.best is not None
     past = join(split.train, split.valid)
     best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
-    test = evaluate(best, held_out(split), past, split.known_items)
+    relevant = held_out(split)
+    test = evaluate(best, relevant, past, split.known_items) if len(relevant) else NOT_TESTED
     return Fitted(best, state.best.epoch, state.history, test)
 
 
@@ -165,12 +167,14 @@ def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer,
     model = MODELS[recipe.step.model]
     graph = None if model.GRAPH == "none" else Graph.of(split.train, users, items)
     dense = model.initial(start.dim, recipe.seed)
-    trainer = Trainer(start.copy(), sampler, recipe.step, schedule, graph, dense)
-    return trainer, steps_per_epoch
+    parts = start.copy(), sampler, recipe.step, schedule, graph, dense
+    if recipe.method == "pep":
+        return PepTrainer(*parts, pep=recipe.pep, seed=recipe.seed), steps_per_epoch
+    return Trainer(*parts), steps_per_epoch
 
 
 def _schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
-    if recipe.window == 0 or recipe.method == "magnitude":
+    if recipe.window == 0 or recipe.method in ("magnitude", "pep"):
         return None
     steps, fraction = recipe.epochs * steps_per_epoch, recipe.exchange_fraction
     if recipe.method == "set":
@@ -183,10 +187,17 @@ PRUNING = (0.1, 0.5)
 
 
 def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
-    """Prune by magnitude, every window, down to the recipe's density."""
+    """Prune by magnitude, every window, down to the recipe's density, or end PEP's search."""
+    steps = recipe.epochs * steps_per_epoch
+    if isinstance(trainer, PepTrainer):
+        over = trainer.step >= int(recipe.pep.search * steps)
+        reached = trainer.step % recipe.window == 0 and trainer.left <= recipe.density
+        if trainer.searching and (over or reached):
+            trainer.fix_mask(recipe.density)
+        return
     if recipe.method != "magnitude" or trainer.step % recipe.window:
         return
-    begin, end = (int(part * recipe.epochs * steps_per_epoch) for part in PRUNING)
+    begin, end = (int(part * steps) for part in PRUNING)
     density = gradual_density(trainer.step, begin, end, recipe.density)
     if density < trainer.table.density:
         floor = recipe.step.floor
@@ -215,6 +226,8 @@ def _end_epoch(trainer: Trainer, recipe: Recipe, split: Split, state: Progress, 
             "exchanged": trainer.exchanged,
         }
     )
+    if isinstance(trainer, PepTrainer):
+        state.history[-1]["left"] = trainer.left
     state.loss_sum = 0.0
     # While it is pruned a table is over its budget, and no answer.
     within = trainer.table.density <= recipe.density + 1e-3 or recipe.method == "small"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,11 +18,9 @@ from safetensors.numpy import load, save
 from pipeline.data.interactions import pair_keys
 from pipeline.data.split import Pairs
 from pipeline.files import write_atomic
+from pipeline.masks import choose, slices
 from pipeline.table import F32, Bool, PackedTable
 from sparserec.errors import SparseRecError
-
-CHUNK_ROWS = 16_384
-"""Rows ranked in one go, so that no (N, d) array of indices is made."""
 
 
 @dataclass(frozen=True)
@@ -178,35 +176,17 @@ def budget(num_rows: int, dim: int, density: float, floor: int) -> int:
 def top_entries(scores: F32, count: int, floor: int) -> Bool:
     """Pick ``count`` of the (N, d) ``scores``: each row's best ``floor``, then the best overall.
 
-    Ties go to the smaller (row, column). Holds one more (N, d) array of scores.
+    Ties go to the smaller (row, column).
 
     Args:
         scores: float32 (N, d).
         count: from ``budget``.
         floor: least entries of a row.
     """
-    num_rows = len(scores)
-    mask = np.zeros(scores.shape, np.bool_)
-    rest = scores.copy()
-    for start in range(0, num_rows, CHUNK_ROWS):
-        rows = slice(start, start + CHUNK_ROWS)
-        best = np.argsort(-scores[rows], axis=1, kind="stable")[:, :floor]
-        np.put_along_axis(mask[rows], best, True, axis=1)
-        np.put_along_axis(rest[rows], best, -np.inf, axis=1)
-    more = count - num_rows * floor
-    if more <= 0:
-        return mask
-    rest = rest.ravel()
-    rest.partition(rest.size - more)
-    bound = rest[-more]
-    ties = more - int(np.count_nonzero(rest[-more:] > bound))
-    for start in range(0, num_rows, CHUNK_ROWS):
-        chunk, chosen = scores[start : start + CHUNK_ROWS], mask[start : start + CHUNK_ROWS]
-        equal = np.flatnonzero((chunk == bound) & ~chosen)[:ties]
-        ties -= len(equal)
-        chosen |= chunk > bound
-        chosen.ravel()[equal] = True
-    return mask
+    chunks = choose(
+        lambda: (scores[rows] for rows in slices(len(scores))), scores.shape, count, floor
+    )
+    return np.concatenate(list(chunks))
 
 
 def nmf_table(
@@ -252,9 +232,29 @@ def nmf_table(
 def random_table(
     num_users: int, num_items: int, dim: int, density: float, floor: int, std: float, seed: int
 ) -> PackedTable:
-    """Build a table whose mask and normal(0, std) values are random; density 1 is a dense table."""
+    """Build a table whose mask and normal(0, std) values are random; density 1 is a dense table.
+
+    Every entry is drawn, and none but the active ones is kept: nothing of N d is held.
+    """
+    rows = num_users + num_items
+    count = budget(rows, dim, density, floor)
+
     rng = np.random.default_rng(seed)
-    shape = (num_users + num_items, dim)
-    mask = top_entries(rng.random(shape, np.float32), budget(*shape, density, floor), floor)
-    values = rng.normal(0.0, std, shape).astype(np.float32)
-    return PackedTable.from_dense(values, mask, num_users)
+
+    def scores() -> Iterator[F32]:
+        nonlocal rng
+        rng = np.random.default_rng(seed)
+        for part in slices(rows):
+            yield rng.random((part.stop - part.start, dim), np.float32)
+
+    row_ptr, cols = np.zeros(rows + 1, np.int64), np.empty(count, np.uint8)
+    for part, mask in zip(slices(rows), choose(scores, (rows, dim), count, floor), strict=True):
+        ends = row_ptr[part.start] + np.cumsum(mask.sum(axis=1))
+        row_ptr[part.start + 1 : part.stop + 1] = ends
+        cols[row_ptr[part.start] : ends[-1]] = np.nonzero(mask)[1]
+    table = PackedTable(row_ptr, cols, np.empty(count, np.float32), num_users, num_items, dim)
+    for part in slices(rows):  # the values' draws come after all of the mask's
+        values = rng.normal(0.0, std, (part.stop - part.start, dim))
+        found = table.entries(np.arange(part.start, part.stop))
+        table.vals[found.index] = values[found.slot, found.col]
+    return table

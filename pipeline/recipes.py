@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.nmf import NmfOptions
+from pipeline.pep import PepOptions
 from pipeline.train import StepConfig
 
-Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitude", "small"]
+Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitude", "pep", "small"]
 Start = Literal["nmf", "nmf-mask", "random"]
+Sides = Literal["joint", "each"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Recipe:
     Attributes:
         method: ``sparserec`` or a baseline: ``dense``, every entry active; ``static``, a random
             mask that stays; ``set``, ``rigl`` and ``dsl``, masks that change by the rules of
-            these papers; ``magnitude``, a dense table pruned as it trains; ``small``, a dense
-            table of fewer columns. docs/baselines.md
+            these papers; ``magnitude``, a dense table pruned as it trains; ``pep``, a dense
+            table whose thresholds are learned; ``small``, a dense table of fewer columns.
+            docs/baselines.md
         step: what one step does.
         start: ``nmf``: mask and values; ``nmf-mask``: the mask, with random values; ``random``.
         dim: d.
@@ -38,7 +41,10 @@ class Recipe:
         exchange_stop: no exchange after this part of the run.
         exchange_least: what the fraction falls to.
         nmf: how the interactions are factored.
+        pep: how PEP searches.
         rescale: power of the row norm that NMF entries are divided by before ranking.
+        sides: whether users and items compete for the entries of the NMF start (``joint``), or get
+            their rows' share each (``each``).
         value_scale: root mean square of the starting values.
         seed: of the start and of every draw.
     """
@@ -56,7 +62,9 @@ class Recipe:
     exchange_stop: float = 0.75
     exchange_least: float = 0.0
     nmf: NmfOptions = field(default_factory=NmfOptions)
+    pep: PepOptions = field(default_factory=PepOptions)
     rescale: float = 0.5
+    sides: Sides = "joint"
     value_scale: float = 0.1
     seed: int = 1
 
@@ -72,7 +80,7 @@ class Recipe:
             TypeError: a field is missing or unknown.
         """
         step, nmf = StepConfig(**values["step"]), NmfOptions(**values["nmf"])
-        return cls(**values | {"step": step, "nmf": nmf})
+        return cls(**values | {"step": step, "nmf": nmf, "pep": PepOptions(**values["pep"])})
 
 
 def sparserec() -> Recipe:
@@ -127,6 +135,11 @@ def magnitude() -> Recipe:
     return replace(static(), method="magnitude", step=dense().step, window=60)
 
 
+def pep() -> Recipe:
+    """PEP (Liu et al., 2021): learn a threshold for each entry, then train what they leave."""
+    return replace(magnitude(), method="pep")
+
+
 def small() -> Recipe:
     """Train a dense table with fewer columns: what a practitioner would do first."""
     return replace(dense(), method="small", density=static().density)
@@ -140,5 +153,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "rigl": rigl,
     "dsl": dsl,
     "magnitude": magnitude,
+    "pep": pep,
     "small": small,
 }

@@ -17,19 +17,9 @@ from pipeline.exchange import Schedule, first, largest, magnitude, repack, stron
 from pipeline.table import F32, I64, PackedTable
 
 
-def set_schedule(steps: int, steps_per_epoch: int, fraction: float = 0.3) -> Schedule:
+def set_schedule(steps: int, steps_per_epoch: int, fraction: float) -> Schedule:
     """SET's: a constant fraction (zeta = 0.3 as published) after each epoch but the last."""
     return Schedule(steps, steps_per_epoch, fraction, stop=1.0, least=fraction)
-
-
-def rigl_schedule(steps: int, window: int = 100, fraction: float = 0.3) -> Schedule:
-    """RigL's: alpha = 0.3 every 100 steps, a cosine to 0 at 3/4 of the run, all as published."""
-    return Schedule(steps, window, fraction, stop=0.75)
-
-
-def dsl_schedule(steps: int, window: int = 3000, fraction: float = 0.5) -> Schedule:
-    """DSL's: 0.5 every 3,000 steps, a cosine to 0.005 at the run's end, as its LightGCN code."""
-    return Schedule(steps, window, fraction, stop=1.0, least=0.005)
 
 
 def regrow_by_gradient(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,19 +91,37 @@ def sampled_rows(log: Pairs, num_users: int, window: int, size: int, seed: int) 
     Returns:
         int64 (at most size,), ascending.
     """
-    chosen = bounded(draws(seed, SAMPLED_ROWS, window, np.arange(16 * size)), len(log))
-    rows = np.empty(2 * len(chosen), np.int64)
-    rows[0::2] = log.users[chosen]
-    rows[1::2] = num_users + log.items[chosen]
-    return _first_distinct(rows, size)
+
+    def drawn(index: I64) -> I64:
+        chosen = bounded(draws(seed, SAMPLED_ROWS, window, index), len(log))
+        rows = np.empty(2 * len(chosen), np.int64)
+        rows[0::2] = log.users[chosen]
+        rows[1::2] = num_users + log.items[chosen]
+        return rows
+
+    return _first_distinct(drawn, num_users + int(log.items.max()) + 1, size)
 
 
 def uniform_rows(num_rows: int, window: int, size: int, seed: int) -> I64:
     """Draw the rows S of a window, each as likely as another: int64 (at most size,), ascending."""
-    values = draws(seed, SAMPLED_ROWS, window, np.arange(16 * size))
-    return _first_distinct(bounded(values, num_rows), size)
+    return _first_distinct(
+        lambda index: bounded(draws(seed, SAMPLED_ROWS, window, index), num_rows), num_rows, size
+    )
 
 
-def _first_distinct(rows: I64, size: int) -> I64:
-    distinct, first = np.unique(rows, return_index=True)
-    return np.sort(distinct[np.argsort(first, kind="stable")[:size]])
+BLOCK = 1 << 16
+"""Draws at a time: 16 |S| of them at once would take more memory than the rows' gradients."""
+
+
+def _first_distinct(drawn: Callable[[I64], I64], num_rows: int, size: int) -> I64:
+    """Take the first ``size`` distinct rows of draws 0 to 16 ``size``, ascending."""
+    taken = np.zeros(num_rows, np.bool_)
+    left = size
+    for start in range(0, 16 * size, BLOCK):
+        rows = drawn(np.arange(start, min(start + BLOCK, 16 * size)))
+        distinct, first = np.unique(rows[~taken[rows]], return_index=True)
+        taken[distinct[np.argsort(first, kind="stable")[:left]]] = True
+        left = max(0, left - len(distinct))
+        if left == 0:
+            break
+    return np.flatnonzero(taken)

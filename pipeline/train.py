@@ -25,12 +25,12 @@ from pipeline.graph import ColumnBlocks, Graph
 from pipeline.losses import LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.optimizers import STATE, OptimizerName, update
-from pipeline.regrowth import regrow_at_random, regrow_by_gradient
+from pipeline.regrowth import importance_rows, regrow_at_random, regrow_by_gradient
 from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
 from pipeline.table import F32, I64, PackedTable
 
 Grow = Literal["cumulative", "magnitude", "instant", "rigl", "set"]
-Importance = Literal["frequency", "uniform", "all"]
+Importance = Literal["frequency", "uniform", "gradient", "all"]
 Backward = Literal["packed", "literal"]
 
 
@@ -47,8 +47,9 @@ class StepConfig:
         batch_size: examples a step.
         negatives: K, items that the batch shares under ``softmax``.
         sampled_fraction: |S| / N, rows that get a dense gradient in a window.
-        importance: how S is drawn: in proportion to the rows' training frequency, uniformly, or
-            not at all: every row.
+        importance: how S is drawn: in proportion to the rows' training frequency, uniformly, in
+            proportion to the norms of their gradients in the window before (by frequency in the
+            first), or not at all: every row.
         backward: ``packed``: active entries of every touched row are trained, and only regrowth
             looks at S. ``literal``: rows outside S get no gradient at all.
         floor: least active entries of a row.
@@ -86,6 +87,8 @@ class Trainer:
         dense_state: the same for each dense parameter.
         sampled: int64 (|S|,), this window's rows, ascending.
         sums: float32 (|S|, d), their gradients so far.
+        norms: float32 (N,), norms of each row's gradients, summed over this window; where S is
+            drawn by them, else (0,).
         exchanged: entries exchanged over the whole run.
     """
 
@@ -100,6 +103,7 @@ class Trainer:
     dense_state: dict[str, dict[str, F32]] = field(default_factory=dict)
     sampled: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     sums: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    norms: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     exchanged: int = 0
 
     def __post_init__(self) -> None:
@@ -123,6 +127,8 @@ class Trainer:
             grads = found.dense[name]
             update(config.optimizer, values, grads, None, state, config.learning_rate, self.step)
         if self.schedule is not None:
+            if self.config.importance == "gradient":
+                self._add_norms(found)
             self._end_of_step(self.schedule, found)
         self.step += 1
         return found.loss
@@ -173,10 +179,23 @@ class Trainer:
             self.sampled = np.arange(num_rows)
         elif self.config.importance == "uniform":
             self.sampled = uniform_rows(num_rows, window, size, seed)
+        elif self.config.importance == "gradient" and self.norms.any():
+            self.sampled = importance_rows(self.norms, size, seed, window)
         else:
             log, num_users = self.sampler.log, self.table.num_users
             self.sampled = sampled_rows(log, num_users, window, size, seed)
         self.sums = np.zeros((0, self.table.dim), np.float32)
+        if self.config.importance == "gradient":
+            self.norms = np.zeros(num_rows, np.float32)
+
+    def _add_norms(self, found: Gradients) -> None:
+        """Add the norm of each row's gradient; of its active entries, where a graph spreads it."""
+        if found.index is None:
+            rows = np.repeat(np.arange(self.table.num_rows), np.diff(self.table.row_ptr))
+            squares = np.bincount(rows, found.entries * found.entries, self.table.num_rows)
+            self.norms += np.sqrt(squares).astype(np.float32)
+        else:
+            self.norms[found.rows] += np.linalg.norm(found.whole, axis=1)
 
     def _looks(self) -> bool:
         """Tell whether growing looks at this step's gradients: all of a window's, or its last."""

@@ -133,7 +133,7 @@ def published_split(
     joint = _join(files)
     if valid is None:
         order = np.random.default_rng(seed).permutation(len(train)).astype(np.int64)
-        part = _cut(train.users, order, (1.0 - valid_fraction, valid_fraction, 0.0))
+        part = cut(train.users, order, (1.0 - valid_fraction, valid_fraction, 0.0))
     else:
         part = np.repeat(np.array([TRAIN, VALID], dtype=np.int8), [len(train), len(valid)])
     part = np.concatenate([part, np.full(len(test), LATER, dtype=np.int8)])
@@ -148,10 +148,10 @@ def published_split(
 def _per_user_split(
     interactions: Interactions, order: Int64, fractions: tuple[float, float, float]
 ) -> Split:
-    return _assemble(interactions, _cut(interactions.users, order, fractions))
+    return _assemble(interactions, cut(interactions.users, order, fractions))
 
 
-def _cut(users: Int32, order: Int64, fractions: tuple[float, float, float]) -> NDArray[np.int8]:
+def cut(users: Int32, order: Int64, fractions: tuple[float, float, float]) -> NDArray[np.int8]:
     """Label each interaction with its part, int8 (n,), by its rank in its user's ``order``."""
     if min(fractions) < 0 or sum(fractions) > 1 + 1e-9 or fractions[0] <= 0:
         raise SparseRecError(

@@ -1,20 +1,24 @@
 """The base recommenders: one small file each, one definition of the maths for all who need it.
 
-Training, evaluation and the exported programs call the same functions. docs/models.md shows how to
-add a model by writing one file.
+Training, evaluation and the exported programs call the same functions. A model of yours is one file
+more, anywhere, named by its path: docs/models.md.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, cast
 
 from torch import Tensor
 
 from pipeline.models import lightgcn, mf, neumf, ngcf
 from pipeline.table import F32
+from sparserec.errors import SparseRecError
 
-ModelName = Literal["mf", "neumf", "ngcf", "lightgcn"]
+ModelName = str
+"""``mf``, ``neumf``, ``ngcf``, ``lightgcn``, or the path of a file that ends in ``.py``."""
 Aggregate = Callable[[Tensor], Tensor]
 """Sum each row's neighbours, weighted: (R, w) to (R, w). On a host a product with the normalised
 adjacency; on a device a gather over a neighbour list."""
@@ -48,9 +52,47 @@ class Model(Protocol):
         """Score users (1, A, w') with all items (1, C, w'): (1, A, C)."""
 
 
-MODELS: dict[ModelName, Model] = {
-    "mf": mf,
-    "neumf": neumf,
-    "ngcf": ngcf,
-    "lightgcn": lightgcn,
-}
+PARTS = ("GRAPH", "PAIR_FLOATS", "initial", "propagate", "pair_scores", "scores")
+"""What a model's file defines."""
+
+
+class _Models(dict[ModelName, Model]):
+    """The models that are here, and, once asked for, files of the user's."""
+
+    def __missing__(self, name: ModelName) -> Model:
+        self[name] = _from_file(Path(name)) if name.endswith(".py") else _unknown(name)
+        return self[name]
+
+
+def _unknown(name: ModelName) -> Model:
+    raise SparseRecError(
+        f"model {name!r} is unknown", "use mf, neumf, ngcf, lightgcn, or the path of a .py file"
+    )
+
+
+def _from_file(path: Path) -> Model:
+    """Load a model of the user's own; what it lacks is named.
+
+    Raises:
+        SparseRecError: there is no such file, it cannot be imported, or a part is missing.
+    """
+    fix = "docs/models.md shows what a model's file defines"
+    if not path.is_file():
+        raise SparseRecError(f"{path}: no such file", fix)
+    spec = importlib.util.spec_from_file_location(f"sparserec_model_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SparseRecError(f"{path}: {type(error).__name__}: {error}", fix) from error
+    missing = [name for name in PARTS if not hasattr(module, name)]
+    if missing:
+        raise SparseRecError(f"{path}: {', '.join(missing)} missing", fix)
+    if module.GRAPH not in ("none", "linear", "layers"):
+        raise SparseRecError(f"{path}: GRAPH is {module.GRAPH!r}", "use none, linear or layers")
+    return cast(Model, module)
+
+
+MODELS = _Models({"mf": mf, "neumf": neumf, "ngcf": ngcf, "lightgcn": lightgcn})

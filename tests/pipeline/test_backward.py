@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from pipeline.exchange import Schedule
 from pipeline.losses import LossName
 from pipeline.models import MODELS, ModelName
+from pipeline.regrowth import importance_rows
 from pipeline.train import Grow, StepConfig, Trainer
 from tests.pipeline.graphs import DIM, ITEMS, USERS, trainer
 
@@ -136,6 +137,26 @@ def test_the_literal_reading_trains_sampled_rows_only(model: ModelName) -> None:
     moved = (made.table.dense(0, USERS + ITEMS) != before).any(axis=1)
     assert moved.any()
     assert set(np.flatnonzero(moved)) <= set(made.sampled.tolist())
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn", "ngcf"])
+def test_gradient_importance_follows_the_window_before(model: ModelName) -> None:
+    config = StepConfig(
+        model, "bpr", "sgd", 0.05, 0.02, 40, sampled_fraction=0.3, importance="gradient"
+    )
+    made, mask, adjacency = trainer(7, config, Schedule(100, 5, 0.0))
+    norms = torch.zeros(USERS + ITEMS)
+    for step in range(5):
+        weight, dense = leaves(made)
+        value = dense_loss(made, weight, dense, adjacency, step)
+        (grad,) = torch.autograd.grad(value, [weight])
+        # Where a graph spreads the gradient, that of the active entries counts.
+        norms += (grad if model == "mf" else grad * torch.from_numpy(mask)).norm(dim=1)
+        made.run_step()
+    np.testing.assert_allclose(made.norms, norms, atol=2e-5)
+    expected = importance_rows(made.norms, round(0.3 * (USERS + ITEMS)), made.sampler.seed, 1)
+    made.run_step()
+    np.testing.assert_array_equal(made.sampled, expected)
 
 
 def test_a_graph_model_without_a_graph_is_refused() -> None:

@@ -55,7 +55,7 @@ def test_every_recipe_learns(method: str, split: Split) -> None:
     budget = round(small(method).density * fitted.table.num_rows * 32)
     assert fitted.table.nnz <= budget if method == "small" else fitted.table.nnz == budget
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
-    keeps = ("dense", "static", "magnitude", "small")
+    keeps = ("dense", "static", "magnitude", "pep", "small")
     assert (fitted.history[-1]["exchanged"] > 0) == (method not in keeps)
 
 
@@ -66,6 +66,39 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     uninterrupted: Fitted,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop_and_resume(small(), split, stop_at, tmp_path, monkeypatch, uninterrupted)
+
+
+@pytest.mark.parametrize("stop_at", [10, 17])  # inside a window and between two
+def test_gradient_importance_is_resumed(
+    stop_at: int, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small()
+    recipe = replace(
+        recipe, step=replace(recipe.step, importance="gradient", sampled_fraction=0.2), epochs=2
+    )
+    stop_and_resume(recipe, split, stop_at, tmp_path, monkeypatch, fit(recipe, split))
+
+
+@pytest.mark.parametrize("stop_at", [10, 35])  # while PEP searches, and as it trains again
+def test_pep_is_resumed(
+    stop_at: int, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small("pep")
+    whole = fit(recipe, split)
+    assert whole.history[0]["left"] > 0.9
+    assert whole.history[-1]["left"] == pytest.approx(0.1, abs=1e-4)
+    stop_and_resume(recipe, split, stop_at, tmp_path, monkeypatch, whole)
+
+
+def stop_and_resume(
+    recipe: Recipe,
+    split: Split,
+    stop_at: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    uninterrupted: Fitted,
 ) -> None:
     from pipeline.train import Trainer
 
@@ -81,9 +114,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     monkeypatch.setattr(Trainer, "run_step", stopping)
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        fit(small(), split, checkpoint)
+        fit(recipe, split, checkpoint)
     monkeypatch.undo()
-    assert_same(fit(small(), split, checkpoint), uninterrupted)
+    assert_same(fit(recipe, split, checkpoint), uninterrupted)
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -148,3 +181,12 @@ def test_ctrl_c_in_the_command_saves_and_goes_on(tmp_path: Path) -> None:
     subprocess.run([*train, str(cut)], check=True, capture_output=True)
     for name in ("table.safetensors", "split.safetensors"):
         assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_sides_share_the_budget_or_compete_for_it(split: Split) -> None:
+    users, dim = split.known_users, small().dim
+    for sides in ("joint", "each"):
+        table = initial_table(replace(small(), sides=sides), split)
+        assert table.nnz == round(0.1 * table.num_rows * dim)
+        own_share = int(table.row_ptr[users]) == round(0.1 * users * dim)
+        assert own_share == (sides == "each")

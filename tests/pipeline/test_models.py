@@ -1,11 +1,22 @@
 """Each model's maths against its paper's equations, written out densely here."""
 
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
 
+from pipeline import SparseRec
+from pipeline.data.synthetic import generate
 from pipeline.models import MODELS, ModelName
+from pipeline.run import load_run
+from sparserec.errors import SparseRecError
 from tests.pipeline.graphs import DIM, ITEMS, USERS, dense_adjacency, interactions
 
 
@@ -100,3 +111,62 @@ def test_the_same_seed_gives_the_same_layers() -> None:
 def test_neumf_refuses_a_width_that_cannot_be_halved() -> None:
     with pytest.raises(ValueError, match="multiple of 8"):
         MODELS["neumf"].initial(12, 1)
+
+
+@pytest.fixture
+def metric(tmp_path: Path) -> Path:
+    """The file that docs/models.md shows."""
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    (text,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    path = tmp_path / "metric.py"
+    path.write_text(text)
+    return path
+
+
+def test_a_fifth_model_is_one_file(metric: Path) -> None:
+    """It agrees with itself, trains by SparseRec and by a baseline, and is saved and loaded."""
+    test_all_scores_are_the_pairs_scores(str(metric))
+    log = generate(80, 120, 3000, seed=3)
+    matrix = sp.csr_matrix((np.ones(len(log)), (log.users, log.items)), (80, log.num_items))
+    for method in ("sparserec", "rigl"):
+        model = SparseRec(str(metric), method, dim=16, density=0.25, epochs=5)
+        model.recipe = replace(
+            model.recipe, window=7, step=replace(model.recipe.step, batch_size=128)
+        )
+        model.fit(matrix, show_progress=False)
+        assert model.history[-1]["loss"] < model.history[0]["loss"]
+        assert model.history[-1]["exchanged"] > 0
+        assert max(epoch["recall@20"] for epoch in model.history) > 1.2 * 20 / log.num_items
+        weight = model._state.recommender.dense["weight"]
+        assert weight.shape == (16,)
+        assert (weight != 1).all()  # it was trained
+    model.save(metric.parent / "model")
+    again = SparseRec.load(metric.parent / "model")
+    np.testing.assert_array_equal(again.recommend(3)[0], model.recommend(3)[0])
+
+
+def test_a_fifth_model_trains_from_the_command_line(metric: Path) -> None:
+    command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
+    where = metric.parent
+    subprocess.run([*command, "data", "synth", "log.csv"], cwd=where, check=True)
+    train = [*command, "train", "log.csv", "--model", "metric.py", "--dim", "32", "--epochs", "2"]
+    subprocess.run([*train, "--out", "run"], cwd=where, check=True, capture_output=True)
+    run = load_run(where / "run")
+    assert run.recipe.step.model == "metric.py"
+    assert list(run.dense) == ["weight"]
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "half.py"
+    with pytest.raises(SparseRecError, match=r"half\.py: no such file"):
+        MODELS[str(path)]
+    path.write_text("GRAPH = 'none'\ndef scores(users, items, dense): ...\n")
+    with pytest.raises(
+        SparseRecError, match="PAIR_FLOATS, initial, propagate, pair_scores missing"
+    ):
+        MODELS[str(path)]
+    path.write_text("1 / 0")
+    with pytest.raises(SparseRecError, match=r"half\.py: ZeroDivisionError"):
+        MODELS[str(path)]
+    with pytest.raises(SparseRecError, match="model 'als' is unknown"):
+        MODELS["als"]

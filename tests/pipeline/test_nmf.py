@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.decomposition import NMF
 
 from pipeline import nmf
@@ -65,24 +63,6 @@ def test_top_entries_is_the_floor_then_the_best() -> None:
     assert budget(3, 3, 5 / 9, 1) == 5
     with pytest.raises(SparseRecError, match="3 rows of 3 at least 1 each"):
         budget(3, 3, 2 / 9, 1)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 3), st.floats(0, 1), st.integers(1, 6))
-def test_top_entries_sorts_in_effect(seed: int, floor: int, part: float, chunk: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows, dim = int(rng.integers(1, 14)), int(rng.integers(3, 9))
-    scores = np.round(rng.normal(size=(rows, dim)), 1).astype(np.float32)  # rounding makes ties
-    count = rows * floor + round(part * rows * (dim - floor))
-    by_score = [sorted(range(dim), key=lambda c: (-scores[r, c], c)) for r in range(rows)]
-    chosen = {(r, c) for r in range(rows) for c in by_score[r][:floor]}
-    rest = [(r, c) for r in range(rows) for c in range(dim) if (r, c) not in chosen]
-    rest.sort(key=lambda at: (-scores[at], at))
-    chosen.update(rest[: count - len(chosen)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nmf, "CHUNK_ROWS", chunk)
-        mask = top_entries(scores, count, floor)
-    assert set(zip(*map(np.ndarray.tolist, np.nonzero(mask)), strict=True)) == chosen
 
 
 def test_density_scale_and_seed() -> None:

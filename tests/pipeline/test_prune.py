@@ -1,20 +1,9 @@
-import math
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.prune import (
-    gradual_density,
-    magnitude_prune,
-    pep_density,
-    pep_retrain,
-    pep_table,
-    pep_thresholds,
-    small_dim,
-)
+from pipeline.prune import gradual_density, magnitude_prune, small_dim
 from pipeline.table import PackedTable
 from sparserec.errors import SparseRecError
 
@@ -65,52 +54,3 @@ def test_small_dim_stays_within_the_budget() -> None:
     assert sizes == [3, 6, 12, 32, 57, 64]
     assert small_dim(10, 0.7) == 7
     assert small_dim(8, 0.05) == 1
-
-
-def test_pep_hand_computed() -> None:
-    values = torch.tensor([[2.0, -1.0], [0.25, -3.0]], requires_grad=True)
-    half = math.log(0.5 / 0.5)  # sigmoid 1/2
-    thresholds = torch.tensor([[half, math.log(3.0)]], requires_grad=True)  # 1/2 and 3/4
-    table = pep_table(values, thresholds)
-    torch.testing.assert_close(table, torch.tensor([[1.5, -0.25], [0.0, -2.25]]))
-    assert pep_density(values, thresholds) == 0.75
-    # d/dv is 1 where an entry survives; d/ds = -sign(v) sigmoid'(s), 1/4 and 3/16 here.
-    table.sum().backward()
-    torch.testing.assert_close(values.grad, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
-    torch.testing.assert_close(thresholds.grad, torch.tensor([[-0.25, 2 * 0.1875]]))
-
-
-@pytest.mark.parametrize(
-    ("kind", "shape"),
-    [
-        ("global", (1, 1)),
-        ("dimension", (1, 4)),
-        ("feature", (6, 1)),
-        ("feature-dimension", (6, 4)),
-    ],
-)
-def test_pep_search_reaches_a_budget_it_can_retrain(kind: str, shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    initial = rng.normal(size=(6, 4)).astype(np.float32)
-    values = torch.tensor(initial, requires_grad=True)
-    thresholds = pep_thresholds(kind, 6, 4, start=-3.0).requires_grad_()
-    assert thresholds.shape == shape
-    optimizer = torch.optim.SGD([values, thresholds], lr=0.5)
-    # A loss that needs the first column and pushes all else through zero, where it stays.
-    target = -torch.sign(values.detach())
-    target[:, 0] *= -4
-    steps = 0
-    while pep_density(values, thresholds) > 0.5:
-        optimizer.zero_grad()
-        ((pep_table(values, thresholds) - target) ** 2).mean().backward()
-        optimizer.step()
-        steps += 1
-        assert steps < 2000
-    assert steps > 1
-    table = pep_retrain(values, thresholds, initial, 0.5, 1, num_users=2)
-    assert table.nnz == 12  # the search stopped at or below; the margins make up the number
-    dense = table.dense(0, 6)
-    assert (dense[:, 0] != 0).all()  # what the loss needs
-    np.testing.assert_array_equal(dense[dense != 0], initial[dense != 0])
-    left = pep_table(values, thresholds).detach().numpy() != 0
-    assert (dense[left] != 0).all()

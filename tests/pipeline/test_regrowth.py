@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.draws import RANDOM_GROWTH, draws
+from pipeline.exchange import Schedule
+from pipeline.fit import _schedule as schedule_of
+from pipeline.recipes import RECIPES
 from pipeline.regrowth import (
-    dsl_schedule,
     importance_rows,
     regrow_at_random,
     regrow_by_gradient,
-    rigl_schedule,
     set_schedule,
 )
 from pipeline.table import PackedTable
@@ -154,16 +155,19 @@ def test_invariants(seed: int, fraction: float, floor: int) -> None:
 
 
 def test_schedules_are_the_published_ones() -> None:
-    rigl = rigl_schedule(4000)
+    rigl = Schedule(4000, 100, 0.3)
     used = {s + 1: f for s in range(4000) if (f := rigl.fraction_after(s)) > 0}
     assert list(used) == list(range(100, 3000, 100))
     assert used[1500] == pytest.approx(0.15)
     assert used[1000] == pytest.approx(0.3 / 2 * (1 + math.cos(math.pi / 3)))
-    set_ = set_schedule(50, 10)
+    set_ = set_schedule(50, 10, RECIPES["set"]().exchange_fraction)
     assert [s + 1 for s in range(50) if set_.fraction_after(s)] == [10, 20, 30, 40]
     assert {set_.fraction_after(s) for s in range(9, 49, 10)} == {0.3}
     # DSL's runs to the end, where 0.005 is left; by hand at a quarter and half of the run.
-    dsl = dsl_schedule(12_000)
+    recipe = RECIPES["dsl"]()
+    assert recipe.window == 3000
+    dsl = schedule_of(recipe, 12_000 // recipe.epochs)
+    assert dsl is not None
     assert [s + 1 for s in range(12_000) if dsl.fraction_after(s)] == [3000, 6000, 9000]
     assert dsl.fraction_after(2999) == pytest.approx(0.005 + 0.2475 * (1 + math.sqrt(0.5)))
     assert dsl.fraction_after(5999) == pytest.approx(0.2525)

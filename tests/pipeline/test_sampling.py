@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 
+from pipeline import sampling
 from pipeline.data.split import Pairs
 from pipeline.draws import NEGATIVES, POSITIVES, SAMPLED_ROWS, bounded, draws
-from pipeline.sampling import TripleSampler, sampled_rows
+from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
 
 
 def some_pairs(rng: np.random.Generator, users: int, items: int, count: int) -> Pairs:
@@ -61,3 +63,23 @@ def test_frequent_rows_are_sampled_more_often() -> None:
     drawn = np.concatenate([sampled_rows(log, 20, w, 6, 1) for w in range(200)])
     counts = np.bincount(drawn[drawn < 20], minlength=20)
     assert counts[:2].min() > 4 * counts[2:].max()
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 60])
+def test_rows_drawn_in_blocks_are_those_drawn_at_once(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(size)
+    log = Pairs(
+        rng.integers(0, 20, 90).astype(np.int32), rng.integers(0, 40, 90).astype(np.int32), None
+    )
+    index = np.arange(16 * size)
+    chosen = bounded(draws(3, SAMPLED_ROWS, 5, index), len(log))
+    both = np.stack([log.users[chosen], 20 + log.items[chosen]], axis=1).ravel().tolist()
+    by_frequency = sorted(list(dict.fromkeys(both))[:size])
+    alike = bounded(draws(3, SAMPLED_ROWS, 5, index), 60).tolist()
+    uniformly = sorted(list(dict.fromkeys(alike))[:size])
+    for block in (1, 5, 1 << 16):
+        monkeypatch.setattr(sampling, "BLOCK", block)
+        assert sampled_rows(log, 20, 5, size, 3).tolist() == by_frequency
+        assert uniform_rows(60, 5, size, 3).tolist() == uniformly

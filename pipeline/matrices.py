@@ -1,0 +1,140 @@
+"""What callers of the Python API give, checked: CSR matrices users x items, raw ids, indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from pipeline.data.interactions import MAX_IDS
+from pipeline.data.split import TRAIN, VALID, Pairs, Split, cut
+from pipeline.table import I64
+from sparserec.errors import SparseRecError
+
+NO_PAIRS = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
+
+
+def pairs_of(user_items: sp.csr_matrix) -> Pairs:
+    """Give the interactions of a matrix users x items: its entries that are not 0.
+
+    Raises:
+        SparseRecError: it is no CSR matrix, or has a NaN.
+    """
+    if not (sp.issparse(user_items) and user_items.format == "csr"):
+        raise SparseRecError(
+            f"user_items is {type(user_items).__name__}, not a SciPy CSR matrix of users x items",
+            "give scipy.sparse.csr_matrix(...); of a COO or CSC matrix, its .tocsr()",
+        )
+    if max(user_items.shape) > MAX_IDS:
+        raise SparseRecError(
+            f"user_items is {user_items.shape[0]} x {user_items.shape[1]}: indices need 32 bits",
+            f"use at most {MAX_IDS} users and items",
+        )
+    if np.issubdtype(user_items.dtype, np.floating) and np.isnan(user_items.data).any():
+        raise SparseRecError("user_items has a NaN", "leave out what was not observed")
+    found = user_items.tocoo()
+    keep = found.data != 0
+    return Pairs(found.row[keep].astype(np.int32), found.col[keep].astype(np.int32), None)
+
+
+def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> sp.csr_matrix:
+    """Give interactions as a CSR matrix of ones."""
+    return sp.csr_matrix((np.ones(len(pairs), np.float32), (pairs.users, pairs.items)), shape)
+
+
+def rows_for(
+    user_items: sp.csr_matrix, users: int, num_users: int, num_items: int
+) -> sp.csr_matrix:
+    """Check what ``recommend`` is given: one row for each of the users asked for.
+
+    Raises:
+        SparseRecError: it is no CSR matrix, or has other rows or columns.
+    """
+    pairs = pairs_of(user_items)
+    if user_items.shape[1] != num_items:
+        raise SparseRecError(
+            f"user_items is {user_items.shape[0]} x {user_items.shape[1]}, the model knows"
+            f" {num_items} items{turned(user_items.shape, num_users, num_items)}",
+            "one row a user, one column an item",
+        )
+    if user_items.shape[0] != users:
+        raise SparseRecError(
+            f"user_items has {user_items.shape[0]} rows for {users} users",
+            "give the rows of the users asked for, in their order: user_items[userid]",
+        )
+    return matrix_of(pairs, user_items.shape)
+
+
+def turned(shape: tuple[int, int], num_users: int, num_items: int) -> str:
+    """Say that a matrix may be transposed, where its shape says so."""
+    likely = shape[0] == num_items != num_users or shape == (num_items, num_users) != shape[::-1]
+    return " (transposed? rows are users: .T.tocsr())" if likely else ""
+
+
+def ids_of(kind: str, ids: Sequence[str] | None, known: list[str], count: int) -> list[str]:
+    """Give the raw ids of indices [0, count): those known, then those given, or plain numbers.
+
+    Raises:
+        SparseRecError: there are too few, too many, or the same twice.
+    """
+    new = range(len(known), count)
+    found = [str(raw) for raw in (new if ids is None else ids)]
+    if len(found) != len(new):
+        raise SparseRecError(
+            f"{kind}_ids has {len(found)} ids for {len(new)} new {kind}s",
+            f"give one id for each {'row' if kind == 'user' else 'column'}, in its order",
+        )
+    found = known + found
+    if len(set(found)) < count:
+        raise SparseRecError(f"{kind}_ids has an id twice", f"give each {kind} an id of its own")
+    return found
+
+
+def indices(name: str, values: Any, count: int) -> I64:
+    """Give one index or some as int64 (n,).
+
+    Raises:
+        SparseRecError: they are no whole numbers in [0, count).
+    """
+    found = np.atleast_1d(np.asarray(values))
+    if found.size == 0:
+        return np.empty(0, np.int64)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise SparseRecError(f"{name} is no index and no list of indices", "give whole numbers")
+    if found.min() < 0 or found.max() >= count:
+        wrong = found.min() if found.min() < 0 else found.max()
+        raise SparseRecError(
+            f"{name} has {wrong}, and the model knows 0 to {count - 1}",
+            "give indices of rows or columns of the matrix it was fitted on; add new ones with"
+            " partial_fit",
+        )
+    return found.astype(np.int64)
+
+
+def past_of(
+    pairs: Pairs, user_ids: list[str], item_ids: list[str], validation: float, seed: int
+) -> Split:
+    """Hold out a part of each user's interactions, at random; indices stay as they are.
+
+    Raises:
+        SparseRecError: there is nothing to train on, or to hold out.
+    """
+    if len(pairs) == 0:
+        raise SparseRecError("user_items has no interactions", "give at least one entry not 0")
+    if not 0 < validation < 1:
+        raise SparseRecError(f"validation is {validation}", "give a part between 0 and 1")
+    order = np.random.default_rng(seed).permutation(len(pairs)).astype(np.int64)
+    part = cut(pairs.users, order, (1 - validation, validation, 0.0))
+    train, valid = (
+        Pairs(pairs.users[part == p], pairs.items[part == p], None) for p in (TRAIN, VALID)
+    )
+    if len(valid) == 0:
+        raise SparseRecError(
+            "no user has the 5 interactions it takes to hold one out, so no epoch can be chosen",
+            "give more interactions, or a larger validation",
+        )
+    return Split(
+        train, valid, NO_PAIRS, NO_PAIRS, user_ids, item_ids, len(user_ids), len(item_ids), 0
+    )

@@ -1,0 +1,96 @@
+"""The flags of ``sparserec train``: a frozen set, held to the fields of a recipe."""
+
+from dataclasses import fields
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from pipeline.commands import MethodChoice, train
+from pipeline.nmf import NmfOptions
+from pipeline.options import FLAGS, changed
+from pipeline.pep import PepOptions
+from pipeline.recipes import RECIPES, Recipe, sparserec
+from pipeline.train import StepConfig
+from sparserec.errors import SparseRecError
+
+FROZEN = """
+--backward --batch-size --density --dim --duplicates --epochs --exchange-fraction --exchange-least
+--exchange-stop --floor --fresh --grow --importance --item-col --l2 --learning-rate --loss --method
+--min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-solver --nmf-start
+--optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --rating-col --rescale
+--sampled-fraction --seed --sides --start --time-col --user-col --valid-users --value-scale --window
+--yes
+"""
+"""What users type. A flag that goes or comes is for the changelog."""
+
+
+def app() -> typer.Typer:
+    found = typer.Typer(add_completion=False)
+    found.command("train")(train)
+    return found
+
+
+def test_the_set_of_flags_is_frozen() -> None:
+    options = typer.main.get_command(app()).params
+    names = [name for p in options if p.param_type_name == "option" for name in p.opts]
+    assert sorted(names) == FROZEN.split()
+
+
+def test_every_field_of_a_recipe_has_its_flag() -> None:
+    """With its choices and SparseRec's default."""
+    recipe = sparserec()
+    of = {}
+    for prefix, part, kind in (
+        ("", recipe, Recipe),
+        ("", recipe.step, StepConfig),
+        ("nmf_", recipe.nmf, NmfOptions),
+        ("pep_", recipe.pep, PepOptions),
+    ):
+        hints = get_type_hints(kind)
+        of |= {prefix + f.name: (hints[f.name], getattr(part, f.name)) for f in fields(kind)}
+    for name in ("step", "nmf", "pep", "method", "model"):  # the first three are what is flattened
+        del of[name]
+    assert {flag.name for flag in FLAGS} == set(of)
+    for flag in FLAGS:
+        kind, default = of[flag.name]
+        assert flag.default == default, flag.name
+        if get_origin(kind) is Literal:
+            # RigL's and SET's own rules come with their methods.
+            choices = [c for c in get_args(kind) if flag.name != "grow" or c not in ("rigl", "set")]
+            assert list(get_args(flag.kind)) == choices, flag.name
+        else:
+            assert flag.kind is kind, flag.name
+    assert [choice.value for choice in MethodChoice] == list(RECIPES)
+
+
+def test_each_flag_reaches_its_field() -> None:
+    values = {
+        flag.name: get_args(flag.kind)[-1] if get_origin(flag.kind) else flag.kind(flag.default) + 1
+        for flag in FLAGS
+    }
+    recipe = changed(RECIPES["rigl"](), values)
+    for name, value in values.items():
+        prefix, _, rest = name.partition("_")
+        if hasattr(recipe.step, name):
+            assert getattr(recipe.step, name) == value
+        elif prefix in ("nmf", "pep"):
+            assert getattr(getattr(recipe, prefix), rest) == value
+        else:
+            assert getattr(recipe, name) == value
+    assert Recipe.from_dict(recipe.as_dict()) == recipe
+    assert changed(recipe, dict.fromkeys(values)) == recipe
+
+
+def test_the_help_page_groups_the_flags() -> None:
+    page = CliRunner().invoke(app(), ["--help"], env={"COLUMNS": "120", "TERM": "dumb"}).output
+    for panel in ("Table and start", "Training", "Mask updates and sampled backward", "PEP"):
+        assert panel in page
+    assert page.index("--density") < page.index("--learning-rate") < page.index("--window")
+    assert "[default: (0.5)]" in page
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(SparseRecError, match="the window is 0"):
+        changed(sparserec(), {"backward": "literal", "window": 0})
