@@ -50,6 +50,13 @@ class ModelChoice(StrEnum):
     lightgcn = "lightgcn"
 
 
+class ProtocolChoice(StrEnum):
+    """Values of ``--protocol``."""
+
+    lightgcn = "lightgcn"
+    per_user = "per-user"
+
+
 class LossChoice(StrEnum):
     """Values of ``--loss``."""
 
@@ -88,6 +95,13 @@ def train(
         int | None, typer.Option(help="Steps between mask updates; 0 keeps the mask.", min=0)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the start and every draw.", min=0)] = None,
+    protocol: Annotated[
+        ProtocolChoice,
+        typer.Option(
+            help="lightgcn: the published split, validation held out of train (logs: by time)."
+            " per-user: everything pooled, 50/25/25 of each user at random."
+        ),
+    ] = ProtocolChoice.lightgcn,
     fresh: Annotated[bool, typer.Option(help="Start over where there is a checkpoint.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the dataset's terms.")] = False,
     user_col: UserColumn = None,
@@ -125,7 +139,7 @@ def train(
         min_rating=min_rating,
         duplicates=duplicates.value,
     )
-    split = data_set.split(recipe.seed)
+    split = data_set.split(recipe.seed, protocol.value)
     out = out or Path("runs") / f"{data_set.name}-{method.value}"
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.safetensors"
