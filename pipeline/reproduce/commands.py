@@ -235,6 +235,8 @@ def _show(found: dict[str, Any]) -> None:
             str(len(one["seeds_paired"])),
         )
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     console.print(table)
     for name in ("paper", "all"):
         if name in found:

@@ -2,7 +2,7 @@
 
 Nothing but records is read. A setting is one dataset, protocol, model and density. SparseRec is
 compared with the best of its rivals at the same budget: the one with the highest mean test metric
-over the seeds. Each user's metric is averaged over the seeds that both have, and the users'
+over the seeds that both have. Each user's metric is averaged over those seeds, and the users'
 differences are tested: paired t (the mean, which is what is claimed) and Wilcoxon's signed rank.
 p values are two-sided and corrected over the settings by Holm's method.
 """
@@ -37,6 +37,7 @@ class Setting:
     Attributes:
         key: dataset, protocol, model, density.
         values: test metric by method, one a seed: {method: {seed: value}}.
+        missing_rivals: methods of the plan that have no run on a seed that SparseRec has.
         best_rival: the best method at the same budget but SparseRec; None if there is no record.
         gain: SparseRec / best rival - 1, of means over the seeds that both have.
         dense_ratio: SparseRec / dense, likewise.
@@ -48,6 +49,7 @@ class Setting:
 
     key: tuple[str, str, str, float]
     values: dict[str, dict[int, float]] = field(default_factory=dict)
+    missing_rivals: list[str] = field(default_factory=list)
     best_rival: str | None = None
     gain: float | None = None
     dense_ratio: float | None = None
@@ -80,6 +82,7 @@ class Setting:
             "in_paper": self.in_paper,
             "means": means,
             "runs": {method: sorted(by_seed) for method, by_seed in self.values.items()},
+            "missing_rivals": self.missing_rivals,
             "best_rival": self.best_rival,
             "won": self.won if self.gain is not None else None,
             "gain": self.gain,
@@ -98,6 +101,11 @@ def settings(results: Path, experiment: Experiment, metric: Metric = "recall") -
     cells = list((planned | {name: record.cell for name, record in records.items()}).values())
     keys = dict.fromkeys(cell.setting for cell in cells if cell.method != "dense")
     found = [_setting(results, key, list(records.values()), metric) for key in keys]
+    for one in found:
+        ours = one.values.get("sparserec", {}).keys()
+        rivals = {c.method for c in planned.values() if c.setting == one.key} - {"sparserec"}
+        rivals -= {"dense"}
+        one.missing_rivals = sorted(m for m in rivals if not ours & one.values.get(m, {}).keys())
     for name in ("p_t", "p_wilcoxon"):
         tested = [one for one in found if getattr(one, name) is not None]
         for one, p in zip(tested, holm([getattr(one, name) for one in tested]), strict=True):
@@ -131,6 +139,7 @@ def _totals(found: Sequence[Setting]) -> dict[str, Any]:
     return {
         "settings": len(found),
         "compared": len(compared),
+        "compared_with_every_rival": sum(not one.missing_rivals for one in compared),
         "won": sum(one.won for one in compared),
         "won_significantly": sum(
             one.won and one.p_t is not None and one.p_t < SIGNIFICANT for one in compared
@@ -166,7 +175,11 @@ def _setting(
     if not ours:
         return found
     found.dense_ratio = _ratio(found.values, "dense")
-    paired = {m: mean(found.values[m].values()) for m, r in rivals.items() if ours.keys() & r}
+    paired = {
+        m: mean(found.values[m][seed] for seed in ours.keys() & r.keys())
+        for m, r in rivals.items()
+        if ours.keys() & r.keys()
+    }
     if not paired:
         return found
     best = max(paired, key=lambda method: paired[method])

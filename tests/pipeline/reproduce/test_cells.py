@@ -47,7 +47,7 @@ def test_every_method_is_tuned_with_as_many_runs() -> None:
     methods = Counter(cell.method for cell in needs(grid()))
     per_tuning = len(tuning(CELL.tuned_by))
     # NeuMF has no small table, on two datasets.
-    assert len(set(methods[m] for m in methods if m != "small")) == 1
+    assert len({methods[m] for m in methods if m != "small"}) == 1
     assert methods["small"] == methods["set"] - 2 * per_tuning
     assert all(cell.density == (1.0 if cell.method == "dense" else 0.1) for cell in needs(grid()))
 
