@@ -41,6 +41,13 @@ class MethodChoice(StrEnum):
     small = "small"
 
 
+class ProtocolChoice(StrEnum):
+    """Values of ``--protocol``."""
+
+    lightgcn = "lightgcn"
+    per_user = "per-user"
+
+
 @with_flags
 def train(
     dataset: Annotated[
@@ -59,6 +66,13 @@ def train(
             " (docs/models.md). Only mf can be exported yet.",
         ),
     ] = "mf",
+    protocol: Annotated[
+        ProtocolChoice,
+        typer.Option(
+            help="lightgcn: the published split, validation held out of train (logs: by time)."
+            " per-user: everything pooled, 50/25/25 of each user at random."
+        ),
+    ] = ProtocolChoice.lightgcn,
     fresh: Annotated[bool, typer.Option(help="Start over where there is a checkpoint.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the dataset's terms.")] = False,
     user_col: UserColumn = None,
@@ -98,7 +112,7 @@ def train(
         min_rating=min_rating,
         duplicates=duplicates.value,
     )
-    split = data_set.split(recipe.seed)
+    split = data_set.split(recipe.seed, protocol.value)
     out = out or Path("runs") / f"{data_set.name}-{method.value}"
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.safetensors"

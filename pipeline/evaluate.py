@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
 from pipeline.data.split import Pairs
 from pipeline.recommender import Recommender
-from pipeline.table import F32, I64
+from pipeline.table import F32, I64, Bool
 
+F64 = npt.NDArray[np.float64]
 CUTOFFS = (5, 10, 20)
 
 
@@ -24,12 +26,16 @@ class Quality:
         ndcg: by K: log2 discount, ideal DCG over min(K, relevant items).
         users: int64 (U,), the users with at least one relevant item.
         recall_per_user: by K, float32 (U,).
+        hits: bool (U, k), k = min(20, items): whether each user's k-th best item is relevant.
+        relevant: int64 (U,), their numbers of relevant items.
     """
 
     recall: dict[int, float]
     ndcg: dict[int, float]
     users: I64
     recall_per_user: dict[int, F32]
+    hits: Bool
+    relevant: I64
 
     def as_dict(self) -> dict[str, float]:
         """Flatten to ``recall@20``-like keys and ``users``."""
@@ -38,7 +44,9 @@ class Quality:
         return flat | {"users": len(self.users)}
 
 
-NOT_TESTED = Quality({}, {}, np.empty(0, np.int64), {})
+NOT_TESTED = Quality(
+    {}, {}, np.empty(0, np.int64), {}, np.empty((0, 0), np.bool_), np.empty(0, np.int64)
+)
 """Of a run whose data has no test part."""
 
 
@@ -84,27 +92,32 @@ def evaluate(
         truth = liked[chunk].tocoo()
         held_out[truth.row, truth.col] = True
         hits[start : start + len(chunk)] = np.take_along_axis(held_out, top, axis=1)
-    return _metrics(hits, counts[chosen], chosen)
+    return _metrics(hits, counts[chosen].astype(np.int64), chosen)
 
 
 def _csr(pairs: Pairs, shape: tuple[int, int]) -> sp.csr_matrix:
     return sp.csr_matrix((np.ones(len(pairs), np.float32), (pairs.users, pairs.items)), shape=shape)
 
 
-def _metrics(hits: np.ndarray, relevant: np.ndarray, users: I64) -> Quality:
-    """Turn hit lists (U, k), best first, and counts of relevant items (U,) into averages."""
+def recall_per_user(hits: Bool, relevant: I64, k: int) -> F32:
+    """Give hits in the top K / relevant items for each user, float32 (U,); see ``Quality``."""
+    found: F32 = (hits[:, :k].sum(axis=1) / relevant).astype(np.float32)
+    return found
+
+
+def ndcg_per_user(hits: Bool, relevant: I64, k: int) -> F64:
+    """Give each user's NDCG@K, float64 (U,): log2 discount, ideal over min(K, relevant)."""
     depth = hits.shape[1]
     discount = 1.0 / np.log2(np.arange(2, depth + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])
-    recall_per_user = {k: (hits[:, :k].sum(axis=1) / relevant).astype(np.float32) for k in CUTOFFS}
-    ndcg = {
-        k: float(
-            np.mean(
-                (hits[:, :k] * discount[:k]).sum(axis=1)
-                / ideal[np.minimum(np.minimum(relevant, k), depth)]
-            )
-        )
-        for k in CUTOFFS
-    }
-    recall = {k: float(np.mean(v, dtype=np.float64)) for k, v in recall_per_user.items()}
-    return Quality(recall, ndcg, users, recall_per_user)
+    best = ideal[np.minimum(np.minimum(relevant, k), depth)]
+    found: F64 = (hits[:, :k] * discount[:k]).sum(axis=1) / best
+    return found
+
+
+def _metrics(hits: Bool, relevant: I64, users: I64) -> Quality:
+    """Turn hit lists (U, k), best first, and counts of relevant items (U,) into averages."""
+    per_user = {k: recall_per_user(hits, relevant, k) for k in CUTOFFS}
+    ndcg = {k: float(np.mean(ndcg_per_user(hits, relevant, k))) for k in CUTOFFS}
+    recall = {k: float(np.mean(v, dtype=np.float64)) for k, v in per_user.items()}
+    return Quality(recall, ndcg, users, per_user, hits, relevant)

@@ -7,7 +7,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: report.Progress = report.silent,
     start: PackedTable | None = None,
+    observe: Callable[[Trainer], dict[str, float]] | None = None,
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -127,6 +128,7 @@ def fit(
         checkpoint: written after each epoch and on Ctrl-C; resumed from if it is there.
         progress: gets epochs done, with the last validation Recall@20.
         start: what ``initial_table`` gives for this recipe, if the caller has it already.
+        observe: called after each epoch; what it returns joins the epoch's entry in the history.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
@@ -146,6 +148,7 @@ def fit(
                 _prune(trainer, recipe, steps_per_epoch)
             if trainer.step == end:
                 _end_epoch(trainer, recipe, split, state, steps_per_epoch)
+                state.history[-1] |= observe(trainer) if observe is not None else {}
                 _tell(progress, recipe, state)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, fingerprint, trainer, state)

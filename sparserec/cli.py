@@ -27,6 +27,9 @@ class Command:
 COMMANDS = {
     "data": Command("pipeline.commands", "data", "List and fetch datasets, check your own files."),
     "train": Command("pipeline.commands", "train", "Train a sparse table on a host."),
+    "reproduce": Command(
+        "pipeline.reproduce.commands", "reproduce", "Run the experiments of docs/results again."
+    ),
     "export": Command("export.commands", "export", "Turn a trained run into a bundle for a phone."),
     "inspect": Command("export.commands", "inspect", "Show what is inside a bundle."),
     "doctor": Command("device_bench.doctor", "doctor", "Check this computer and its devices."),

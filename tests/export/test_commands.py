@@ -24,7 +24,7 @@ from sparserec.errors import SparseRecError
 @pytest.fixture
 def run_folder(run: TrainedRun, tmp_path: Path) -> Path:
     cutoffs = dict.fromkeys((5, 10, 20), 0.5)
-    quality = Quality(cutoffs, cutoffs, np.arange(3), {})
+    quality = Quality(cutoffs, cutoffs, np.arange(3), {}, np.ones((3, 20), bool), np.ones(3, int))
     save_run(
         tmp_path / "run",
         "tiny",

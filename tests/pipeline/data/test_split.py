@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.interactions import Interactions
-from pipeline.data.split import leave_out, published_split, temporal_split
+from pipeline.data.split import leave_out, pooled_split, published_split, temporal_split
 from pipeline.data.synthetic import generate
 from sparserec.errors import SparseRecError
 
@@ -115,6 +115,35 @@ def test_published_invariants(rows, data):
     assert set(raw(split, "train")) | set(raw(split, "valid")) == source_pairs(train)
     assert set(raw(split, "later")) <= source_pairs(test)
     assert len(split.log) == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows, st.data())
+def test_pooled_invariants(rows, data):
+    rows = [(u, i, None) for u, i, _ in rows]
+    cut = data.draw(st.integers(1, len(rows)))
+    files = [log_of(rows[:cut]), log_of(rows[cut:])]
+    split = pooled_split(files)
+    check_invariants(split, source_pairs(files[0]) | source_pairs(files[1]))
+    assert len(split.log) == 0
+    where = defaultdict(lambda: [0, 0, 0])
+    for part, name in enumerate(("train", "valid", "later")):
+        for user, _ in raw(split, name):
+            where[user][part] += 1
+    if split.dropped_later == 0:
+        for train, valid, later in where.values():
+            total = train + valid + later
+            half, rest = int(total * 0.5), int(total * 0.75)
+            cuts = [half, rest - half, total - rest] if total >= 5 else [total, 0, 0]
+            assert [train, valid, later] == cuts
+    again = pooled_split(files)
+    assert all(raw(again, name) == raw(split, name) for name in PARTS)
+
+
+def test_pooled_files_that_share_pairs_are_an_error():
+    one = log_of([(1, 1, None), (1, 2, None)])
+    with pytest.raises(SparseRecError, match="twice"):
+        pooled_split([one, log_of([(1, 2, None)])])
 
 
 def test_temporal_by_hand():

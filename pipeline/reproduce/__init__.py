@@ -1,0 +1,1 @@
+"""The experiments: which runs there are, running them, their records, and what these say."""

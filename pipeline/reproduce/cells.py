@@ -1,0 +1,162 @@
+"""A cell is one run of an experiment: what sets it apart from others, and the recipe it runs.
+
+A recipe is put together from four layers, each of which overrides the one before:
+``pipeline.recipes`` (the method), ``BUDGETS`` (what all methods on a dataset share), the settings
+that ``sparserec reproduce tune`` selected on validation, and the cell's own overrides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from pipeline.data.datasets import Protocol
+from pipeline.models import ModelName
+from pipeline.recipes import RECIPES, Method, Recipe
+
+Experiment = Literal["tune", "grid", "ablation", "sensitivity", "domains"]
+EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
+Override = tuple[str, str | float]
+"""A dotted field of ``Recipe`` and its value: ``("step.l2", 0.01)``."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        experiment: the file that its record goes to.
+        dataset: a name that ``pipeline.data.datasets.load`` takes.
+        protocol: how the dataset is split.
+        model: the base recommender.
+        method: a key of ``RECIPES``.
+        density: active entries / (N d); 1 for dense.
+        seed: of the start and every draw. The split is the same for all seeds.
+        variant: what is special, in words; empty for a method as it is.
+        overrides: fields of the recipe that make it so.
+        tuned_as: the method whose tuned settings are used; empty: its own.
+    """
+
+    experiment: Experiment
+    dataset: str
+    protocol: Protocol
+    model: ModelName
+    method: Method
+    density: float
+    seed: int
+    variant: str = ""
+    overrides: tuple[Override, ...] = ()
+    tuned_as: str = ""
+
+    @property
+    def id(self) -> str:
+        """What a record is found by; the experiment is the file's name."""
+        parts = [self.dataset, self.protocol, self.model, self.method, f"{self.density:g}"]
+        return "/".join([*parts, f"seed{self.seed}", *([self.variant] if self.variant else [])])
+
+    @property
+    def setting(self) -> tuple[str, str, str, float]:
+        """What methods are compared in: dataset, protocol, model, density."""
+        return self.dataset, self.protocol, self.model, self.density
+
+    @property
+    def tuned_by(self) -> Tuned:
+        """Which tuning its settings come from."""
+        return self.dataset, self.protocol, self.model, self.tuned_as or self.method
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give what ``from_dict`` reads, for JSON."""
+        return asdict(self) | {"overrides": [list(pair) for pair in self.overrides]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Cell:
+        """Read what ``as_dict`` wrote.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        pairs = tuple((name, value) for name, value in values["overrides"])
+        return cls(**values | {"overrides": pairs})
+
+
+Tuned = tuple[str, str, str, str]
+"""Dataset, protocol, model and method that settings are selected for."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method on a dataset gets.
+
+    Attributes:
+        epochs: at most; validation ends a run earlier.
+        patience: epochs without a better validation Recall@20 before a run ends.
+        batch_size: examples a step.
+        tune_epochs: epochs of a run that only selects settings.
+    """
+
+    epochs: int
+    patience: int
+    batch_size: int
+    tune_epochs: int
+
+
+BUDGETS: dict[str, Budget] = {
+    "gowalla": Budget(epochs=60, patience=8, batch_size=4096, tune_epochs=12),
+    "yelp2018": Budget(epochs=60, patience=8, batch_size=4096, tune_epochs=12),
+    "ml-1m": Budget(epochs=60, patience=8, batch_size=4096, tune_epochs=12),
+    "amazon-beauty": Budget(epochs=60, patience=8, batch_size=2048, tune_epochs=12),
+}
+OTHERWISE = Budget(epochs=60, patience=8, batch_size=1024, tune_epochs=12)
+TUNE_DENSITY = 0.1
+LEARNING_RATES = (0.001, 0.003, 0.01)
+PENALTIES = (0.003, 0.03)
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[Override]) -> Recipe:
+    """Replace fields of a recipe, its step or its NMF options.
+
+    Raises:
+        TypeError: there is no such field.
+    """
+    for name, value in overrides:
+        owner, _, inner = name.rpartition(".")
+        if owner:
+            part = replace(getattr(recipe, owner), **{inner: value})
+            recipe = replace(recipe, **{owner: part})
+        else:
+            recipe = replace(recipe, **{name: value})  # type: ignore[arg-type]
+    return recipe
+
+
+def recipe_of(cell: Cell, tuned: Sequence[Override], epochs: int | None = None) -> Recipe:
+    """Put a cell's recipe together.
+
+    Args:
+        cell: to run.
+        tuned: settings that tuning selected for it.
+        epochs: instead of the budget's, for a trial.
+    """
+    budget = BUDGETS.get(cell.dataset, OTHERWISE)
+    recipe = RECIPES[cell.method]()
+    step = replace(recipe.step, model=cell.model, batch_size=budget.batch_size)
+    if cell.method == "dsl":
+        # Its paper counts windows in steps of 1,024 triples; the same interactions lie between.
+        recipe = replace(recipe, window=max(1, recipe.window * 1024 // budget.batch_size))
+    recipe = replace(
+        recipe,
+        step=step,
+        density=cell.density,
+        epochs=epochs or (budget.tune_epochs if cell.experiment == "tune" else budget.epochs),
+        patience=budget.patience,
+        seed=cell.seed,
+    )
+    return with_overrides(recipe, [*tuned, *cell.overrides])
+
+
+def digest(cell: Cell, recipe: Recipe) -> str:
+    """Name what belongs to one run of a cell: 16 hexadecimal digits."""
+    text = json.dumps([cell.experiment, cell.id, recipe.as_dict()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

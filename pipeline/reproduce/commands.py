@@ -1,0 +1,249 @@
+"""The command line of the experiments: ``sparserec reproduce``."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparserec.errors import SparseRecError
+
+if TYPE_CHECKING:
+    from pipeline.reproduce.cells import Cell
+    from pipeline.reproduce.runner import Options, Outcome
+
+RESULTS = Path("docs/results")
+WORK = Path("runs/reproduce")
+
+reproduce = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="""Run the experiments behind docs/results, sum them up, and check them.
+
+    An experiment is a list of cells, one run each. A run that ends is one line in
+    docs/results/<experiment>.jsonl; what has a line is not run again, so that a command that was
+    stopped (Ctrl-C, a kill, --budget) goes on when it is given again, and loses at most the epoch
+    that it was in. Learning rates and penalties are selected on validation first, with as many
+    runs for one method as for another; that happens by itself where a cell needs it.
+
+    Example: sparserec reproduce grid --only dataset=gowalla,model=mf --budget 90m
+    """,
+)
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD=VALUE,...",
+        help="Only these cells: dataset, protocol, model, method, density, seed, variant."
+        " Several values: model=mf+lightgcn.",
+    ),
+]
+BudgetOption = Annotated[
+    str | None, typer.Option(metavar="90m", help="Stop after this time; run again to go on.")
+]
+JobsOption = Annotated[int, typer.Option(help="Runs at a time. More than 1 disturbs times.", min=1)]
+ListOption = Annotated[bool, typer.Option("--list", help="Print the cells, and run nothing.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the records.")]
+WorkOption = Annotated[Path, typer.Option(help="Folder for checkpoints and NMF factors.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(help="Shorter runs, for a trial; needs another --results.", min=1)
+]
+StaleOption = Annotated[
+    bool, typer.Option(help="Run again what was recorded with another recipe than today's.")
+]
+
+
+class Which(StrEnum):
+    """Experiments that compare methods."""
+
+    grid = "grid"
+    domains = "domains"
+
+
+class MetricChoice(StrEnum):
+    """What methods are compared by."""
+
+    recall = "recall"
+    ndcg = "ndcg"
+
+
+def _experiment(name: str, text: str) -> None:
+    def command(
+        only: Only = None,
+        budget: BudgetOption = None,
+        jobs: JobsOption = 1,
+        list_: ListOption = False,
+        results: ResultsOption = RESULTS,
+        work: WorkOption = WORK,
+        epochs: EpochsOption = None,
+        stale: StaleOption = False,
+    ) -> None:
+        from pipeline.reproduce.grids import GRIDS, tuned_cells
+        from pipeline.reproduce.runner import Options, parse_budget
+
+        cells = tuned_cells() if name == "tune" else GRIDS[name]()
+        cells = chosen(cells, only or [])
+        budget_s = None if budget is None else parse_budget(budget)
+        options = Options(results, work, budget_s, jobs, epochs, stale)
+        if epochs is not None and results.resolve() == RESULTS.resolve():
+            raise SparseRecError(
+                "--epochs is for a trial, and a trial's records do not belong in docs/results",
+                "choose another folder, e.g. --results runs/trial",
+            )
+        if list_:
+            _list(cells, options)
+        else:
+            _run(name, cells, options)
+
+    reproduce.command(name, help=text)(command)
+
+
+_experiment(
+    "tune",
+    "Select learning rates and penalties on validation, the same grid for every method.\n\n"
+    "The other experiments do this themselves for what they need.",
+)
+_experiment(
+    "grid",
+    "Compare SparseRec with every baseline: Gowalla and Yelp2018, four models, densities from 5%"
+    " to 95%, three seeds.\n\nExample: sparserec reproduce grid --only seed=1 --budget 8h",
+)
+_experiment("ablation", "Change one choice of SparseRec at a time, with what its mask does.")
+_experiment("sensitivity", "Vary each of SparseRec's hyperparameters.")
+_experiment("domains", "Compare the methods on films, e-commerce and music.")
+
+
+def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+    """Keep the cells that ``--only`` asks for.
+
+    Raises:
+        SparseRecError: a field or a value is unknown, or nothing is left.
+    """
+    fields = ("dataset", "protocol", "model", "method", "density", "seed", "variant")
+    kept = list(cells)
+    for pair in [pair for text in only for pair in text.split(",")]:
+        name, sign, values = pair.partition("=")
+        if not sign or name not in fields:
+            raise SparseRecError(
+                f"--only {pair!r}: no field of a cell",
+                f"write FIELD=VALUE with {', '.join(fields)}",
+            )
+        known = dict.fromkeys(_text(getattr(cell, name)) for cell in cells)
+        wanted = values.split("+")
+        if unknown := [value for value in wanted if value not in known]:
+            raise SparseRecError(
+                f"--only {pair!r}: no cell has {name} {unknown[0]!r}",
+                f"choose from: {', '.join(known)}",
+            )
+        kept = [cell for cell in kept if _text(getattr(cell, name)) in wanted]
+    if not kept:
+        raise SparseRecError("--only leaves no cell", "see all of them with --list")
+    return kept
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _list(cells: Sequence[Cell], options: Options) -> None:
+    from pipeline.reproduce.records import read
+    from pipeline.reproduce.runner import is_stale, pending
+
+    left = pending(cells, options)
+    recorded = {name: read(options.results, name) for name in {c.experiment for c in cells}}
+    for cell in cells:
+        record = recorded[cell.experiment].get(cell.id)
+        if record is not None:
+            other = not options.stale and is_stale(record, options)
+            typer.echo(f"recorded  {cell.experiment} {cell.id}{'  (other recipe)' * other}")
+    for cell in left:
+        typer.echo(f"to do     {cell.experiment} {cell.id}")
+    typer.echo(f"{len(left)} runs to do, in this order", err=True)
+
+
+def _run(name: str, cells: Sequence[Cell], options: Options) -> None:
+    from pipeline.reproduce.runner import run
+    from sparserec.progress import bars
+
+    def stop(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    with bars() as progress:
+        outcome = run(cells, options, progress, lambda text: print(text, flush=True))
+    _tell(name, outcome)
+
+
+def _tell(name: str, outcome: Outcome) -> None:
+    if outcome.stopped:
+        typer.echo(f"stopped ({outcome.stopped}); the same command goes on", err=True)
+    typer.echo(f"{name}: {outcome.done} runs done, {outcome.left} left", err=True)
+    if outcome.failed:
+        typer.echo(f"{len(outcome.failed)} failed; see the lines above", err=True)
+    if outcome.stopped == "interrupted":
+        raise typer.Exit(130)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@reproduce.command()
+def summary(
+    experiment: Annotated[Which, typer.Argument(help="What to sum up.")] = Which.grid,
+    metric: Annotated[MetricChoice, typer.Option(help="At 20.")] = MetricChoice.recall,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Say who wins where, by how much, and how sure that is, from the records alone.
+
+    The keys of --json are explained in docs/experiments.md.
+    """
+    from pipeline.reproduce.summary import summarise
+
+    found = summarise(results, experiment.value, metric.value)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['experiment']}: {found['metric']} on test, {found['test']}")
+    for column in ("setting", "SparseRec", "best rival", "", "gain", "p (t)", "of dense", "seeds"):
+        table.add_column(column, justify="left" if column in ("setting", "best rival") else "right")
+    for one in found["settings"]:
+        if one["best_rival"] is None and "sparserec" not in one["means"]:
+            continue
+        name = f"{one['dataset']} {one['model']} {one['density']:.0%}"
+        name += "" if one["protocol"] == "lightgcn" else f" ({one['protocol']})"
+        means, rival = one["means"], one["best_rival"]
+        table.add_row(
+            name + (" *" if one["in_paper"] else ""),
+            _number(means.get("sparserec"), ".4f"),
+            rival or "-",
+            _number(means.get(rival), ".4f"),
+            _number(one["gain"], "+.1%"),
+            _number(one["p_paired_t_holm"], ".1e"),
+            _number(one["sparse_over_dense"], ".1%"),
+            str(len(one["seeds_paired"])),
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table)
+    for name in ("paper", "all"):
+        if name in found:
+            text = ", ".join(f"{key} {value}" for key, value in found[name].items())
+            console.print(f"{'* ' if name == 'paper' else ''}{text}", highlight=False)
+    console.print(f"{found['recorded']} of {found['cells']} cells recorded", highlight=False)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,172 @@
+"""Which cells an experiment has, the most informative first.
+
+Seeds are outermost, so that a grid that was cut short has every setting once; all methods of a
+setting come before the next setting; models that train fast come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+from pipeline.data.datasets import Protocol
+from pipeline.models import ModelName
+from pipeline.prune import small_dim
+from pipeline.recipes import RECIPES, Method
+from pipeline.reproduce.cells import (
+    LEARNING_RATES,
+    PENALTIES,
+    TUNE_DENSITY,
+    Cell,
+    Experiment,
+    Override,
+    Tuned,
+)
+
+SEEDS = (1, 2, 3)
+DATASETS = ("gowalla", "yelp2018")
+MODELS: tuple[ModelName, ...] = ("lightgcn", "mf", "neumf", "ngcf")
+PAPER_MODELS: tuple[ModelName, ...] = ("neumf", "ngcf", "lightgcn")
+PAPER_DENSITIES = (0.1, 0.05, 0.2)
+HIGH_DENSITIES = (0.5, 0.6, 0.9, 0.95)
+DOMAINS = ("lastfm", "ml-1m", "amazon-beauty")
+TWO_MODELS: tuple[ModelName, ...] = ("mf", "lightgcn")
+RIVALS: tuple[str, ...] = tuple(name for name in RECIPES if name not in ("sparserec", "dense"))
+"""Baselines that meet SparseRec's budget."""
+
+
+def grid() -> list[Cell]:
+    """Give the paper's grid and MF, LightGCN under the per-user protocol, and high densities."""
+    cells: list[Cell] = []
+    for seed in SEEDS:
+        for model, density, dataset in product(MODELS, PAPER_DENSITIES, DATASETS):
+            cells += _setting("grid", dataset, "lightgcn", model, density, seed)
+        for density, dataset in product(PAPER_DENSITIES, DATASETS):
+            cells += _setting("grid", dataset, "per-user", "lightgcn", density, seed)
+        for density, dataset in product(HIGH_DENSITIES, DATASETS):
+            cells += _setting("grid", dataset, "lightgcn", "lightgcn", density, seed)
+    return list(dict.fromkeys(cells))
+
+
+def domains() -> list[Cell]:
+    """Give all methods on data of other domains at 10% density."""
+    cells: list[Cell] = []
+    for seed, model, dataset in product(SEEDS, TWO_MODELS, DOMAINS):
+        cells += _setting("domains", dataset, "lightgcn", model, 0.1, seed)
+    return cells
+
+
+ABLATION: dict[str, tuple[tuple[Override, ...], str]] = {
+    "as it is": ((), ""),
+    "start: random mask and values": ((("start", "random"),), "rigl"),
+    "start: NMF mask, random values": ((("start", "nmf-mask"),), ""),
+    "growth: instant gradient": ((("step.grow", "instant"),), ""),
+    "growth: sum of magnitudes": ((("step.grow", "magnitude"),), ""),
+    "growth: none": ((("window", 0),), ""),
+    "backward: literal": ((("step.backward", "literal"),), ""),
+    "rows: uniform": ((("step.importance", "uniform"),), ""),
+    "rows: all (full backward)": ((("step.importance", "all"),), ""),
+    "NMF: no normalisation": ((("nmf.normalisation", "none"),), ""),
+    "NMF: PPMI": ((("nmf.normalisation", "ppmi"),), ""),
+    "NMF: multiplicative updates": ((("nmf.solver", "mu"),), ""),
+    "NMF: random start": ((("nmf.start", "random"),), ""),
+    "rescale: none": ((("rescale", 0.0),), ""),
+    "rescale: full": ((("rescale", 1.0),), ""),
+    "floor: none": ((("step.floor", 0),), ""),
+    "floor: 4": ((("step.floor", 4),), ""),
+    "values: a third": ((("value_scale", 0.1 / 3),), ""),
+    "values: three times": ((("value_scale", 0.3),), ""),
+}
+"""Arms by name: overrides of SparseRec's recipe, and whose tuned settings it takes. A random start
+takes RigL's, which were tuned for one."""
+
+
+def ablation() -> list[Cell]:
+    """Give SparseRec with one choice changed, on two models at 10% density."""
+    return [
+        Cell("ablation", "gowalla", "lightgcn", model, "sparserec", 0.1, seed, arm, *changed)
+        for seed, model, (arm, changed) in product(SEEDS, TWO_MODELS, ABLATION.items())
+    ]
+
+
+SENSITIVITY: dict[str, tuple[float, ...]] = {
+    "window": (20, 60, 200, 600),
+    "exchange_fraction": (0.05, 0.1, 0.2, 0.4),
+    "exchange_stop": (0.5, 0.75, 1.0),
+    "step.sampled_fraction": (0.1, 0.25, 0.5, 1.0),
+    "step.floor": (0, 1, 2, 4),
+    "rescale": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "value_scale": (0.03, 0.1, 0.3, 1.0),
+    "nmf.iterations": (3, 10, 30, 100),
+}
+"""Values of each hyperparameter that SparseRec adds, one changed at a time."""
+
+
+def sensitivity() -> list[Cell]:
+    """Give SparseRec with one hyperparameter changed, on two models at 10% density, one seed."""
+    return [
+        Cell(
+            "sensitivity",
+            "gowalla",
+            "lightgcn",
+            model,
+            "sparserec",
+            0.1,
+            SEEDS[0],
+            f"{name}={value:g}",
+            ((name, value),),
+        )
+        for model, (name, values) in product(TWO_MODELS, SENSITIVITY.items())
+        for value in values
+    ]
+
+
+def tuning(tuned: Tuned) -> list[Cell]:
+    """Give the runs that select a method's settings: the same number for each method."""
+    dataset, protocol, model, method = tuned
+    density = 1.0 if method == "dense" else TUNE_DENSITY
+    base = Cell("tune", dataset, protocol, model, method, density, SEEDS[0])  # type: ignore[arg-type]
+    return [
+        replace(
+            base,
+            variant=f"lr={rate:g},l2={penalty:g}",
+            overrides=(("step.learning_rate", rate), ("step.l2", penalty)),
+        )
+        for rate, penalty in product(LEARNING_RATES, PENALTIES)
+    ]
+
+
+def needs(cells: list[Cell]) -> list[Cell]:
+    """Give the tuning runs that ``cells`` depend on, in the order in which they come up."""
+    return [
+        run for tuned in dict.fromkeys(cell.tuned_by for cell in cells) for run in tuning(tuned)
+    ]
+
+
+def tuned_cells() -> list[Cell]:
+    """Give the tuning runs of all experiments."""
+    return list(dict.fromkeys(needs([cell for of in GRIDS.values() for cell in of()])))
+
+
+GRIDS = {"grid": grid, "ablation": ablation, "sensitivity": sensitivity, "domains": domains}
+
+
+def _setting(
+    experiment: Experiment,
+    dataset: str,
+    protocol: Protocol,
+    model: ModelName,
+    density: float,
+    seed: int,
+) -> Iterator[Cell]:
+    """Give all methods at one density, and the dense table that they are held to."""
+    for method in ("sparserec", "dense", *RIVALS):
+        if method == "small" and model == "neumf" and small_dim(64, density) % 8:
+            continue  # its perceptron halves the columns three times
+        own = 1.0 if method == "dense" else density
+        yield Cell(experiment, dataset, protocol, model, _method(method), own, seed)
+
+
+def _method(name: str) -> Method:
+    return name  # type: ignore[return-value]

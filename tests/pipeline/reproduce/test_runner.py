@@ -1,0 +1,227 @@
+"""Real runs of real workers on a synthetic dataset: resumed, killed, interrupted, repeated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.synthetic import generate
+from pipeline.reproduce.cells import LEARNING_RATES, PENALTIES, Cell, recipe_of
+from pipeline.reproduce.grids import tuning
+from pipeline.reproduce.records import append, load_hits, read
+from pipeline.reproduce.runner import Options, parse_budget, pending, run, selected
+from sparserec.errors import SparseRecError
+from tests.pipeline.reproduce.made import values
+
+CELL = Cell("domains", "made", "lightgcn", "mf", "sparserec", 0.1, 1)
+COMMAND = "from pipeline.reproduce.commands import reproduce; reproduce()"
+
+
+@pytest.fixture(autouse=True)
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish a split of synthetic interactions as the dataset ``made``."""
+    log = generate(80, 120, 3000, seed=3)
+    folder = tmp_path / "data" / "made"
+    folder.mkdir(parents=True)
+    for name, part in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):
+        by_user: dict[int, list[int]] = {}
+        for user, item in zip(log.users[part].tolist(), log.items[part].tolist(), strict=True):
+            by_user.setdefault(user, []).append(item)
+        lines = [f"{user} {' '.join(map(str, items))}\n" for user, items in by_user.items()]
+        (folder / f"{name}.txt").write_text("".join(lines))
+    monkeypatch.setenv("SPARSEREC_DATA", str(folder.parent))
+
+
+def options(tmp_path: Path, **more: object) -> Options:
+    made = Options(tmp_path / "results", tmp_path / "work", epochs=2)
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def settle(results: Path, cell: Cell) -> None:
+    """Record the tuning of a cell as done: the last point wins."""
+    for k, one in enumerate(tuning(cell.tuned_by)):
+        append(results, "tune", values(one, 0.1 + k / 100))
+
+
+def test_a_cell_is_tuned_run_and_recorded_once(tmp_path: Path) -> None:
+    how = options(tmp_path, jobs=2)
+    points = len(LEARNING_RATES) * len(PENALTIES)
+    assert [cell.experiment for cell in pending([CELL], how)] == ["tune"] * points + ["domains"]
+    told: list[str] = []
+    outcome = run([CELL], how, say=told.append)
+    assert (outcome.done, outcome.left, outcome.failed) == (points + 1, 0, {}), told
+    tuned = read(how.results, "tune")
+    best = max(tuned.values(), key=lambda record: record.valid_recall)
+    (record,) = read(how.results, "domains").values()
+    assert record.recipe == recipe_of(CELL, best.cell.overrides, epochs=2)
+    # A run that selects settings says nothing of the test part.
+    assert not any({"test", "hits"} & one.values.keys() for one in tuned.values())
+    found = load_hits(how.results, record)
+    assert found is not None
+    recall = (found.found.sum(axis=1) / found.relevant).mean()
+    assert record.test("recall@20") == pytest.approx(recall, rel=1e-6)
+    assert len(record.values["history"]) == 2
+    assert all(entry["seconds"] > 0 for entry in record.values["history"])
+    assert record.values["peak_rss_bytes"] > 2**26
+    assert record.values["factors"]["seconds"] > 0
+    assert pending([CELL], how) == []
+    assert run([CELL], how).done == 0
+    assert not [p for p in how.work.iterdir() if p.name not in ("locks", "factors")]
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    whole, cut = options(tmp_path / "whole", epochs=40), options(tmp_path / "cut", epochs=40)
+    for how in (whole, cut):
+        settle(how.results, CELL)
+    run([CELL], whole)
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    script = (
+        "import sys; from pathlib import Path; from pipeline.reproduce.runner import *;"
+        "from tests.pipeline.reproduce.test_runner import *;"
+        "run([CELL], options(Path(sys.argv[1]), epochs=40))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "cut")], env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not list(cut.work.glob("*/checkpoint.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()  # the worker outlives it, holds its lock, and ends at its next word
+    process.wait()
+    assert read(cut.results, "domains") == {}
+    outcome = run([CELL], cut)
+    assert (outcome.done, outcome.failed) == (1, {})
+    (one,) = read(whole.results, "domains").values()
+    (other,) = read(cut.results, "domains").values()
+    strip = [
+        [{k: v for k, v in entry.items() if k != "seconds"} for entry in r.values["history"]]
+        for r in (one, other)
+    ]
+    assert strip[0] == strip[1]
+    assert one.values["test"] == other.values["test"]
+    assert other.values["resumed"]
+
+
+def test_a_budget_stops_a_run_at_a_checkpoint(tmp_path: Path) -> None:
+    how = options(tmp_path, epochs=100_000, budget_s=0.5)
+    cell = replace(CELL, method="static", overrides=(("patience", 0),))
+    settle(how.results, cell)
+    outcome = run([cell], how)
+    assert (outcome.done, outcome.left, outcome.stopped, outcome.failed) == (0, 1, "budget", {})
+    assert read(how.results, "domains") == {}
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    how = options(tmp_path)
+    command = [sys.executable, "-c", COMMAND, "domains", "--only", "dataset=lastfm,model=mf"]
+    command += ["--results", str(how.results), "--work", str(how.work), "--epochs", "100000"]
+    data = Path(os.environ["SPARSEREC_DATA"])
+    (data / "made").rename(data / "lastfm")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not list(how.work.glob("*/checkpoint.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    assert list(how.work.glob("*/checkpoint.safetensors"))
+
+
+def test_a_cell_that_fails_is_told_and_the_next_one_runs(tmp_path: Path) -> None:
+    bad = replace(CELL, dataset="no-such", variant="bad")
+    how = options(tmp_path)
+    for cell in (bad, CELL):
+        settle(how.results, cell)
+    outcome = run([bad, CELL], how)
+    assert (outcome.done, outcome.left) == (1, 1)
+    assert "no-such: neither a file or folder nor a dataset" in outcome.failed[bad.id]
+
+
+def test_a_cell_whose_recipe_changed_is_run_again_only_if_asked(tmp_path: Path) -> None:
+    how = options(tmp_path)
+    settle(how.results, CELL)
+    append(how.results, "domains", values(CELL))  # with untuned settings
+    assert pending([CELL], how) == []
+    assert pending([CELL], replace(how, stale=True)) == [CELL]
+    assert run([CELL], replace(how, stale=True)).done == 1
+    (record,) = read(how.results, "domains").values()
+    assert record.recipe == recipe_of(CELL, selected(how.results, CELL) or [], 2)
+    assert pending([CELL], replace(how, stale=True)) == []
+
+
+def test_the_ablation_follows_the_mask(tmp_path: Path) -> None:
+    how = options(tmp_path)
+    overrides = (("window", 1), ("step.batch_size", 256))
+    cell = replace(CELL, experiment="ablation", overrides=overrides)
+    settle(how.results, cell)
+    outcome = run([cell], how)
+    assert outcome.failed == {}
+    (record,) = read(how.results, "ablation").values()
+    last = record.values["history"][-1]
+    kept = record.values["active"] - last["grown"]
+    assert last["jaccard"] == pytest.approx(kept / (record.values["active"] + last["grown"]))
+    assert 0 < last["grown"] <= last["exchanged"]
+    assert 0 <= last["grown_on_items"] <= 1
+    assert np.isfinite(last["grown_frequency"])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("1h30m", 5400), ("1.5s", 1.5)])
+def test_budgets(text: str, seconds: float) -> None:
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "m", "-5m", "5x", "1..5s", "0m"])
+def test_bad_budgets(text: str) -> None:
+    with pytest.raises(SparseRecError, match="--budget"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize(
+    ("only", "told"),
+    [
+        ("colour=red", "no field of a cell"),
+        ("seed", "no field of a cell"),
+        ("dataset=lastfm,seed=7", "choose from: 1, 2, 3"),
+    ],
+)
+def test_only_names_what_is_wrong(only: str, told: str) -> None:
+    from pipeline.reproduce.commands import chosen
+    from pipeline.reproduce.grids import domains
+
+    with pytest.raises(SparseRecError) as error:
+        chosen(domains(), [only])
+    assert told in str(error.value)
+
+
+def test_only_keeps_what_is_asked_for() -> None:
+    from pipeline.reproduce.commands import chosen
+    from pipeline.reproduce.grids import domains
+
+    kept = chosen(domains(), ["dataset=lastfm,seed=1+2", "method=set"])
+    assert {(cell.dataset, cell.method) for cell in kept} == {("lastfm", "set")}
+    assert sorted((cell.model, cell.seed) for cell in kept) == [
+        ("lightgcn", 1),
+        ("lightgcn", 2),
+        ("mf", 1),
+        ("mf", 2),
+    ]
+
+
+def test_a_worker_that_is_not_asked_properly_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.reproduce.worker"],
+        input=json.dumps({}),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
