@@ -74,6 +74,7 @@ def packed_steps(
     table = random_table(half, half, wanted.dim, wanted.density, config.floor, 0.1, 1)
     meter.end("start")
     trainer = Trainer(table, sampler, config, Schedule(4 * STEPS, WINDOW, 0.2), graph, dense)
+    del table  # which the first exchange replaces
     for values in trainer.state.values():
         values.fill(0)  # a page counts once it is touched
     Objective.value = meter.watched("forward", original)  # type: ignore[method-assign]
