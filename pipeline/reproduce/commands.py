@@ -211,6 +211,50 @@ def summary(
         _show(found)
 
 
+@reproduce.command()
+def report(results: ResultsOption = RESULTS) -> None:
+    """Render the records as tables and plots: README.md beside them."""
+    from pipeline.reproduce.report import render
+
+    for path in render(results):
+        typer.echo(str(path))
+
+
+@reproduce.command()
+def verify(
+    experiment: Annotated[Which, typer.Argument(help="Whose records.")] = Which.grid,
+    sample: Annotated[int, typer.Option(help="Cells to run again.", min=1)] = 1,
+    at_most: Annotated[str, typer.Option(help="Only cells that took no longer.")] = "10m",
+    seed: Annotated[int | None, typer.Option(help="Of the choice of cells.")] = None,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Run randomly chosen cheap cells again and compare test Recall@20 and NDCG@20.
+
+    On the record's kind of machine, threads and versions they must agree to 1e-6, elsewhere to 3%.
+    Exits with 1 where they do not.
+    """
+    from pipeline.reproduce.records import read
+    from pipeline.reproduce.runner import parse_budget
+    from pipeline.reproduce.verify import cheap
+    from pipeline.reproduce.verify import verify as again
+
+    records = cheap(list(read(results, experiment.value).values()), parse_budget(at_most))
+    if not records:
+        raise SparseRecError(
+            f"{results}: no record of {experiment.value} took at most {at_most}",
+            f"run some (sparserec reproduce {experiment.value}), or raise --at-most",
+        )
+    checks = again(records, sample, seed, typer.echo)
+    for one in checks:
+        pairs = ", ".join(
+            f"{k} {v:.6f} then, {one.found[k]:.6f} now" for k, v in one.recorded.items()
+        )
+        bound = "1e-6" if one.exact else "3%, as the machine, threads or versions differ"
+        typer.echo(f"{'same' if one.same else 'DIFFERENT'}: {one.id}: {pairs} (within {bound})")
+    if not all(one.same for one in checks):
+        raise typer.Exit(1)
+
+
 def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table

@@ -126,6 +126,28 @@ def run(
     return _Pool(pending(cells, options), options, progress, say).run()
 
 
+def run_one(cell: Cell, recipe: Recipe, options: Options) -> dict[str, Any]:
+    """Run a cell with a given recipe in a process of its own; give its record, unwritten.
+
+    Raises:
+        SparseRecError: the run failed.
+    """
+    job = Job(cell, recipe, options.work, options.results)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.reproduce.worker"],
+        input=job.as_json(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for line in done.stdout.splitlines():
+        if line.startswith('{"record"'):
+            record: dict[str, Any] = json.loads(line)["record"]
+            return record
+    text = (done.stderr or done.stdout).strip().splitlines()
+    raise SparseRecError(f"{cell.id}: failed: {text[-1] if text else done.returncode}")
+
+
 @dataclass
 class _Running:
     """A worker process, and the lock that keeps others from its folder."""

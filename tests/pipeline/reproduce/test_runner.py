@@ -76,42 +76,51 @@ def test_a_cell_is_tuned_run_and_recorded_once(tmp_path: Path) -> None:
     assert not [p for p in how.work.iterdir() if p.name not in ("locks", "factors")]
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    whole, cut = options(tmp_path / "whole", epochs=40), options(tmp_path / "cut", epochs=40)
-    for how in (whole, cut):
-        settle(how.results, CELL)
-    run([CELL], whole)
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    script = (
-        "import sys; from pathlib import Path; from pipeline.reproduce.runner import *;"
-        "from tests.pipeline.reproduce.test_runner import *;"
-        "run([CELL], options(Path(sys.argv[1]), epochs=40))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "cut")], env=environment
-    )
+LONG = replace(CELL, overrides=(("patience", 0),), variant="long")
+
+
+def wait_for_checkpoint(work: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
-    while not list(cut.work.glob("*/checkpoint.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    while not list(work.glob("*/checkpoint.safetensors")):
+        assert process.poll() is None, "it ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    whole, cut = (options(tmp_path / name, epochs=150) for name in ("whole", "cut"))
+    for how in (whole, cut):
+        settle(how.results, LONG)
+    run([LONG], whole)
+    script = (
+        "import sys; from pathlib import Path; from pipeline.reproduce.runner import run;"
+        "from tests.pipeline.reproduce.test_runner import LONG, options;"
+        "run([LONG], options(Path(sys.argv[1]), epochs=150))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", script, str(tmp_path / "cut")]
+    process = subprocess.Popen(command, env=environment, text=True)
+    wait_for_checkpoint(cut.work, process)
     process.kill()  # the worker outlives it, holds its lock, and ends at its next word
     process.wait()
     assert read(cut.results, "domains") == {}
-    outcome = run([CELL], cut)
+    outcome = run([LONG], cut)
     assert (outcome.done, outcome.failed) == (1, {})
     (one,) = read(whole.results, "domains").values()
     (other,) = read(cut.results, "domains").values()
-    strip = [
+    histories = [
         [{k: v for k, v in entry.items() if k != "seconds"} for entry in r.values["history"]]
         for r in (one, other)
     ]
-    assert strip[0] == strip[1]
+    assert histories[0] == histories[1]
+    assert len(histories[0]) == 150
     assert one.values["test"] == other.values["test"]
     assert other.values["resumed"]
 
 
 def test_a_budget_stops_a_run_at_a_checkpoint(tmp_path: Path) -> None:
     how = options(tmp_path, epochs=100_000, budget_s=0.5)
-    cell = replace(CELL, method="static", overrides=(("patience", 0),))
+    cell = replace(LONG, method="static")
     settle(how.results, cell)
     outcome = run([cell], how)
     assert (outcome.done, outcome.left, outcome.stopped, outcome.failed) == (0, 1, "budget", {})
@@ -121,13 +130,11 @@ def test_a_budget_stops_a_run_at_a_checkpoint(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     how = options(tmp_path)
     command = [sys.executable, "-c", COMMAND, "domains", "--only", "dataset=lastfm,model=mf"]
-    command += ["--results", str(how.results), "--work", str(how.work), "--epochs", "100000"]
+    command += ["--results", str(how.results), "--work", str(how.work), "--epochs", "3000"]
     data = Path(os.environ["SPARSEREC_DATA"])
     (data / "made").rename(data / "lastfm")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 120
-    while not list(how.work.glob("*/checkpoint.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for_checkpoint(how.work, process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output

@@ -1,0 +1,123 @@
+"""Renders records as Markdown tables and plots: ``sparserec reproduce report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+from pipeline.files import write_atomic
+from pipeline.reproduce.grids import GRIDS
+from pipeline.reproduce.records import Record, read
+from pipeline.reproduce.summary import Setting, settings
+
+COMMANDS = {name: f"sparserec reproduce {name}" for name in GRIDS}
+
+
+def render(results: Path) -> list[Path]:
+    """Write ``README.md`` and the plots of what is recorded; returns the files."""
+    parts = [
+        "# Results\n\nWritten by `sparserec reproduce report` from the records beside it; do not"
+        " edit. Test Recall@20, means over the recorded seeds; epochs and settings are selected on"
+        " validation. What is missing: `sparserec reproduce summary --json`.\n"
+    ]
+    written = []
+    for name in GRIDS:
+        records = list(read(results, name).values())  # type: ignore[arg-type]
+        if not records:
+            continue
+        parts.append(f"## {name}\n\n{_origin(COMMANDS[name], records)}\n")
+        if name in ("grid", "domains"):
+            parts.append(_methods(settings(results, name)))  # type: ignore[arg-type]
+        else:
+            parts.append(_variants(records))
+        if name == "ablation":
+            plot = results / "ablation-mask.png"
+            _mask_plot(records, plot)
+            parts.append(f"![What the mask does over the epochs]({plot.name})\n")
+            written.append(plot)
+    page = results / "README.md"
+    results.mkdir(parents=True, exist_ok=True)
+    write_atomic(page, "\n".join(parts).encode())
+    return [page, *written]
+
+
+def _origin(command: str, records: list[Record]) -> str:
+    """Say by which command, where and when the records were made."""
+    machines = dict.fromkeys(
+        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']:g} GiB"
+        for m in (record.values["machine"] for record in records)
+    )
+    dates = sorted(record.values["finished_utc"][:10] for record in records)
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return f"`{command}`; {'; '.join(machines)}; {when}; {len(records)} runs."
+
+
+def _methods(found: list[Setting]) -> str:
+    shown = [one for one in found if one.values.keys() - {"dense"}]
+    methods = list(dict.fromkeys(name for one in shown for name in one.values))
+    head = ["dataset", "protocol", "model", "density", *methods, "gain", "p (t, Holm)"]
+    rows = []
+    for one in shown:
+        dataset, protocol, model, density = one.key
+        cells = [
+            f"{mean(one.values[m].values()):.4f} ({len(one.values[m])})" if m in one.values else "-"
+            for m in methods
+        ]
+        gain = "-" if one.gain is None else f"{one.gain:+.1%}"
+        p = "-" if one.p_t is None else f"{one.p_t:.1e}"
+        rows.append([dataset, protocol, model, f"{density:.0%}", *cells, gain, p])
+    note = "In brackets: seeds. Gain and p: SparseRec against the best rival at equal density.\n"
+    return f"{_table(head, rows)}\n{note}"
+
+
+def _variants(records: list[Record]) -> str:
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        key = record.cell.dataset, record.cell.model, record.cell.variant
+        groups.setdefault(key, []).append(record)
+    head = ["dataset", "model", "variant", "Recall@20", "NDCG@20", "seeds", "peak memory added"]
+    rows = []
+    for (dataset, model, variant), group in groups.items():
+        added = [
+            (r.values["peak_rss_bytes"] - r.values["rss_before_bytes"]) / 2**20
+            for r in group
+            if r.values.get("rss_before_bytes") is not None
+        ]
+        rows.append(
+            [
+                dataset,
+                model,
+                variant,
+                f"{mean(r.test('recall@20') for r in group):.4f}",
+                f"{mean(r.test('ndcg@20') for r in group):.4f}",
+                str(len(group)),
+                f"{mean(added):.0f} MiB" if added else "-",
+            ]
+        )
+    return _table(head, rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _mask_plot(records: list[Record], path: Path) -> None:
+    """Draw, for the growth rules, how far the mask leaves its start and what stays exchanged."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    wanted = [r for r in records if r.cell.variant == "as it is" or "growth" in r.cell.variant]
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
+    for axis, key in zip(axes, ("jaccard", "exchanged", "grown_frequency"), strict=True):
+        for record in wanted:
+            points = [(e["epoch"], e[key]) for e in record.values["history"] if key in e]
+            if points:
+                label = f"{record.cell.model}, {record.cell.variant}, seed {record.cell.seed}"
+                axis.plot(*zip(*points, strict=True), label=label)
+        axis.set(xlabel="epoch", title=key)
+    axes[0].legend(fontsize=6)
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
