@@ -11,7 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from device_bench import adb, deploy, devices, install, keys, lock, report, retry, run, transfer
+from device_bench import (
+    adb,
+    deploy,
+    devices,
+    install,
+    keys,
+    lock,
+    report,
+    retry,
+    run,
+    transfer,
+    wire,
+)
 from device_bench.adb import Device
 from device_bench.bundle import Bundle, BundleFile
 from device_bench.paths import ROOT, bundle_path
@@ -59,6 +71,7 @@ def impatient(folder: Path) -> Iterator[None]:
         (deploy, "PIECE_BYTES", transfer.LEAST_PIECE_BYTES),
         (install, "PIECE_BYTES", transfer.LEAST_PIECE_BYTES),
         (adb, "SHELL_SECONDS", ANSWER_SECONDS),
+        (wire, "MESSAGE_SECONDS", ANSWER_SECONDS),
         (adb.Device.shell, "__defaults__", (ANSWER_SECONDS,)),
         (adb.Device.connect, "__defaults__", (ANSWER_SECONDS,)),
     ]
