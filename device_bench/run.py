@@ -38,6 +38,8 @@ class Options:
     scratch: bool = False
     """Train from the bundle, in a folder of the run's own that is removed with it; what the device
     has learnt so far stays as it is."""
+    workload: str | None = None
+    """Repeat this instead of training (docs/formats.md section 7)."""
 
     def arguments(self) -> list[tuple[str, str]]:
         """The harness's keys and values."""
@@ -51,6 +53,8 @@ class Options:
             found.append(("evaluate", "false"))
         if self.fresh:
             found.append(("fresh", "true"))
+        if self.workload is not None:
+            found.append(("workload", self.workload))
         return found
 
 
