@@ -205,7 +205,13 @@ def latency(points: Sequence[Point]) -> str:
         every += times
         label = _label(workload, chosen)
         axes.plot(
-            [p["rows"] for p in series], times, "o-", color=COLOURS[workload], ms=4, label=label
+            [p["rows"] for p in series],
+            times,
+            "o-",
+            color=COLOURS[workload],
+            ms=4,
+            label=label,
+            clip_on=False,
         )
         texts.append(f"{label}: {', '.join(units.duration(time) for time in times)}")
     _sizes(axes, sorted({point["rows"] for point in points}))
@@ -224,7 +230,13 @@ def memory(points: Sequence[Point]) -> str:
         grown = [point["peak_growth_kb"] / 1024 for point in series]
         label = _label(workload, chosen)
         axes.plot(
-            [p["rows"] for p in series], grown, "o-", color=COLOURS[workload], ms=4, label=label
+            [p["rows"] for p in series],
+            grown,
+            "o-",
+            color=COLOURS[workload],
+            ms=4,
+            label=label,
+            clip_on=False,
         )
         texts.append(f"{label}: {', '.join(f'{value:.0f} MiB' for value in grown)}")
     _sizes(axes, sorted({point["rows"] for point in points}))
@@ -244,7 +256,7 @@ def by_density(points: Sequence[Point]) -> str:
     )
     densities = [point["density"] for point in ours]
     times = [point["step_ns"] for point in ours]
-    axes.plot(densities, times, "o-", color=FIRST, ms=4, label=SHORT[SPARSE_STEP])
+    axes.plot(densities, times, "o-", color=FIRST, ms=4, label=SHORT[SPARSE_STEP], clip_on=False)
     texts = [f"{p['density']:.0%}: {units.duration(p['step_ns'])}" for p in ours]
     every = list(times)
     for workload in (DENSE_STEP, TRAINING_MODULE):

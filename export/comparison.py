@@ -27,6 +27,9 @@ LOG_PAIRS = 20_000
 LATER_PAIRS = 20
 FLOOR = 2
 STD = 0.1
+RATE_PER_TRIPLE = 0.05
+"""Learning rate on the mean loss, for each triple of a batch: chance has nothing to teach, and the
+values must not run away."""
 
 
 def comparison_bundle(
@@ -53,7 +56,8 @@ def comparison_bundle(
     """
     users = max(1, round(USER_SHARE * rows))
     table = random_table(users, rows - users, dim, density, FLOOR, STD, seed)
-    recipe = replace(Incremental(), batch_size=batch_size, seed=seed)
+    rate = RATE_PER_TRIPLE * batch_size
+    recipe = replace(Incremental(), batch_size=batch_size, seed=seed, learning_rate=rate)
     others = {"forward": forward_program(batch_size, dim, recipe.l2)}
     if density == 1:
         dense = torch.from_numpy(table.dense(0, rows))

@@ -95,7 +95,7 @@ class Run(
         }
         work.use {
             val losses = FloatArray(steps)
-            val warm = minOf(WARM_UP_RUNS, steps / 2)
+            val warm = steps / 2 // a JVM compiles what is repeated, bit by bit
             phase(Phase.WARM_UP) { for (k in 0 until warm) losses[k] = finite(work.step(k), k) }
             phase(Phase.TRAIN) {
                 for (k in warm until steps) {
