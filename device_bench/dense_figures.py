@@ -91,9 +91,9 @@ def show(console: Console, figures: dict[str, Any]) -> None:
         title_justify="left",
         **TIGHT,
     )
-    table.add_column("rows", justify="right")
+    table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("trainer", no_wrap=True)
-    heads = ("density", "step ms", "to ours", "forward MiB", "peak MiB", "to ours", "planned MiB")
+    heads = ("active", "step ms", "to ours", "forward MiB", "peak MiB", "to ours", "planned MiB")
     for name in heads:
         table.add_column(name, justify="right")
     last = None
