@@ -121,6 +121,7 @@ class Report(private val options: Options, private val platform: Platform) {
         put("abi", platform.abi)
         put("sdk", platform.sdk)
         put("os", platform.os)
+        put("debuggable", platform.debuggable)
         put("cores", platform.cores())
         put("memory_total_kb", platform.memoryTotalKb())
     }
