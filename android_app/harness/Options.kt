@@ -84,12 +84,14 @@ class Options(
                 ?: fail(key, "'$text' is neither true nor false", "give one")
         }
 
-        private fun workload(text: String): Workload = Workload.entries.find { it.label == text }
-            ?: fail(
+        private fun workload(text: String): Workload {
+            val names = Workload.entries.map { it.label }
+            return Workload.entries.find { it.label == text } ?: fail(
                 "workload",
                 "'$text' is none",
-                "give one of ${Workload.entries.joinToString { it.label }}, or leave it out to train",
+                "give one of ${names.joinToString()}, or leave it out to train",
             )
+        }
 
         private fun fail(key: String, problem: String, fix: String): Nothing =
             throw HarnessError("$key: $problem", fix)
