@@ -22,7 +22,8 @@ from device_bench.device_errors import (
     connect_error,
     is_device_fault,
 )
-from device_bench.transport import Direct, Socket, Source, Transport, nothing
+from device_bench.transport import Direct, Source, Transport
+from device_bench.wire import Socket, nothing
 
 __all__ = ["Device", "Facts", "ShellResult", "Socket", "UsbPhone", "parse_address", "usb_phones"]
 

@@ -25,7 +25,8 @@ from device_bench.device_errors import (
     offline,
     unauthorised,
 )
-from device_bench.transport import FILE_MODE, TICK_SECONDS, Source, nothing
+from device_bench.transport import FILE_MODE, Source
+from device_bench.wire import TICK_SECONDS, nothing
 
 if TYPE_CHECKING:
     from adbutils import AdbClient, AdbConnection

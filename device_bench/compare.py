@@ -159,18 +159,23 @@ def compare(
 
 
 def sides(bench: Results) -> tuple[Results, Results]:
-    """The two bundles of one bench, in the order of its runs, as two sides.
+    """The two bundles of one bench, or its two devices, in the order of its runs, as two sides.
 
     Raises:
-        SparseRecError: it has not two bundles.
+        SparseRecError: it has neither two bundles nor, with one bundle, two devices.
     """
-    names = list(dict.fromkeys(run.configuration.bundle for run in bench.runs))
-    if len(names) != 2:
+    bundles = list(dict.fromkeys(run.configuration.bundle for run in bench.runs))
+    devices = list(dict.fromkeys(run.configuration.device for run in bench.runs))
+    if len(bundles) == 2:
+        halves = [[r for r in bench.runs if r.configuration.bundle == name] for name in bundles]
+    elif len(bundles) == 1 and len(devices) == 2:
+        halves = [[r for r in bench.runs if r.configuration.device == name] for name in devices]
+    else:
         raise SparseRecError(
-            f"{bench.path}: has {len(names)} bundle{'s' * (len(names) != 1)}, not two to compare",
-            "name two reports or two folders",
+            f"{bench.path}: has {len(bundles)} bundle{'s' * (len(bundles) != 1)} on "
+            f"{len(devices)} device{'s' * (len(devices) != 1)}, not two of either to compare",
+            "name two reports or two folders: sparserec compare A B",
         )
-    halves = [[run for run in bench.runs if run.configuration.bundle == name] for name in names]
     return Results(bench.path, halves[0], bench.plan), Results(bench.path, halves[1], bench.plan)
 
 

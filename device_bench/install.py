@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -180,6 +179,8 @@ def install(device: Device, apk: Apk, facts: Facts, progress: Progress = silent)
             f"build it for this device: sparserec apk --abi {abi_of(facts) or 'all'}",
         )
     if persist(device, lambda _: _has(device, apk)):
+        # Of an earlier call that was cut off between installing and tidying up.
+        persist(device, lambda _: device.shell(f"rm -f {_staged(apk)}*"))
         return False
     _check_room(device, apk, facts)
     if persist(device, lambda _: _run_goes_on(device)):
@@ -195,7 +196,7 @@ def install(device: Device, apk: Apk, facts: Facts, progress: Progress = silent)
 
     transfer = Transfer(
         source=apk.path,
-        target=f"{FOLDER}/{apk.sha256[:16]}.apk",
+        target=_staged(apk),
         sha256=apk.sha256,
         size=apk.size,
         sent=lambda sent: progress("push: the app, kB", sent // 1000, apk.size // 1000),
@@ -208,15 +209,31 @@ def install(device: Device, apk: Apk, facts: Facts, progress: Progress = silent)
 
 def _bring(device: Device, apk: Apk, transfer: Transfer, failures: int) -> None:
     """Send the APK and install it; may be repeated after a lost connection."""
+    target = _staged(apk)
     if _has(device, apk):
+        device.shell(f"rm -f {target}*")
         return
+    _remove_others(device, apk)
     send(device, transfer, max(LEAST_PIECE_BYTES, PIECE_BYTES >> 2 * failures))
-    target = shlex.quote(transfer.target)
     seconds = INSTALL_SECONDS + allowance(apk.size)
     result = device.shell(f"pm install -r {target}", seconds)
     device.shell(f"rm -f {target}")
     if not re.search(r"^Success\b", result.output, re.MULTILINE):
         raise refusal(device.name, result.output)
+
+
+def _staged(apk: Apk) -> str:
+    """Where an APK lies on the device while it is installed; needs no quotes."""
+    return f"{FOLDER}/{apk.sha256[:16]}.apk"
+
+
+def _remove_others(device: Device, apk: Apk) -> None:
+    """Remove what other builds left that were never installed to the end."""
+    names = device.shell(f"ls {FOLDER} 2>/dev/null").output.split()
+    staged = [name for name in names if re.fullmatch(r"[0-9a-f]{16}\.apk[.a-z]*", name)]
+    others = [f"{FOLDER}/{name}" for name in staged if not name.startswith(apk.sha256[:16])]
+    if others:
+        device.shell(f"rm -f {' '.join(others)}")
 
 
 def _has(device: Device, apk: Apk) -> bool:

@@ -31,6 +31,8 @@ LEASE_SECONDS = 120
 POLL_SECONDS = 0.5
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
+_mine: set[str] = set()
+"""Tokens that this process holds or tries to get: a lock of its own that is none of them is old."""
 
 
 class LockedError(DeviceError):
@@ -98,14 +100,30 @@ def hold(
         DeviceError: the device cannot be used.
     """
     token = uuid.uuid4().hex
-    folder = f"{root}/{name}"
+    _mine.add(token)
+    try:
+        yield from _hold(device, f"{root}/{name}", token, what, in_use, wait, say)
+    finally:
+        _mine.discard(token)
+
+
+def _hold(
+    device: Device,
+    folder: str,
+    token: str,
+    what: str,
+    in_use: Callable[[Device], bool],
+    wait: bool,
+    say: Callable[[str], None],
+) -> Iterator[Held]:
+    """Get the lock, yield it, release it."""
     owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "what": what})
     waiting = False
     while not persist(device, lambda _: _take(device, folder, token, owner, in_use)):
         holder = persist(device, lambda _: _holder(device, folder))
         if not wait:
             raise LockedError(
-                f"{device.name}: {name} is in use: {holder}",
+                f"{device.name}: {folder.rpartition('/')[2]} is in use: {holder}",
                 "wait until that has ended; if it died on another computer, its place is free "
                 f"{LEASE_SECONDS} s later",
             )
@@ -192,6 +210,8 @@ def _abandoned(state: _State) -> bool:
     """Whether the holder has died, or has not shown itself for too long."""
     pid = state.owner.get("pid")
     if isinstance(pid, int) and pid > 0 and state.owner.get("host") == socket.gethostname():
+        if pid == os.getpid() and state.token not in _mine:
+            return True  # the device was lost before it could be released
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

@@ -45,7 +45,7 @@ def render_run(run: Result, path: Path, host: dict[str, Any] | None = None) -> N
             f"{run.path}: the run left no report", "see its run.json and logcat.txt"
         )
     profile = operators.read(run.etdump) if run.etdump is not None else []
-    _write(
+    write_page(
         path,
         "report.html.j2",
         run=run,
@@ -85,7 +85,7 @@ def render_bench(bench: Results, path: Path) -> None:
         for condition in conditions.of(run):
             words.setdefault(condition.word, condition)
             counts[condition.word] = counts.get(condition.word, 0) + 1
-    _write(
+    write_page(
         path,
         "bench.html.j2",
         bench=bench,
@@ -114,7 +114,12 @@ def _bundles(rows: list[overview.Row]) -> str:
     return f"{count} bundles" + (f", whose names begin with {shared}" if shared else "")
 
 
-def _write(path: Path, template: str, **values: Any) -> None:
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template in and write it.
+
+    Raises:
+        SparseRecError: ``path`` cannot be written.
+    """
     environment = Environment(
         loader=PackageLoader("device_bench"),
         autoescape=True,

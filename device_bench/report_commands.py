@@ -82,7 +82,8 @@ def compare(
     b: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[B]", help="Another. Left out: A's two bundles, in the order they ran."
+            metavar="[B]",
+            help="Another. Left out: A's two bundles, or two devices, in the order they ran.",
         ),
     ] = None,
     gate: Annotated[

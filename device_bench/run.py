@@ -38,6 +38,8 @@ class Options:
     scratch: bool = False
     """Train from the bundle, in a folder of the run's own that is removed with it; what the device
     has learnt so far stays as it is."""
+    workload: str | None = None
+    """Repeat this instead of training (docs/formats.md section 7)."""
 
     def arguments(self) -> list[tuple[str, str]]:
         """The harness's keys and values."""
@@ -51,6 +53,8 @@ class Options:
             found.append(("evaluate", "false"))
         if self.fresh:
             found.append(("fresh", "true"))
+        if self.workload is not None:
+            found.append(("workload", self.workload))
         return found
 
 
@@ -115,9 +119,7 @@ def perform(
     state = f"{ROOT}/state/{bundle_id}"
     if options.scratch:
         state = f"{place}/state"
-    made = device.shell(f"mkdir -p {place} {shlex.quote(state)}")
-    if made.exit_code != 0:
-        raise DeviceError(f"{device.name}: cannot make the run's folder: {made.output.strip()}")
+    _make_room(device, place, state)
     values = [("bundle", bundle_path(bundle_id)), ("state", state), ("out", place)]
     values += [("run_id", run_id), *options.arguments()]
     known = post_mortem.before(device)
@@ -137,6 +139,22 @@ def perform(
         with contextlib.suppress(DeviceError):
             device.shell(f"rm -rf {place}")
     return _trusted(ended, run_id, report_path)
+
+
+def _make_room(device: Device, place: str, state: str) -> None:
+    """Make the run's folders, and remove what runs left that were killed or lost.
+
+    That is a report half written, and a state that no run will go on from. Nothing else works in
+    there: starting the app ends a run that still goes on, so that is ended first.
+
+    Raises:
+        DeviceError: they cannot be made.
+    """
+    device.shell(f"am force-stop {PACKAGE}")
+    device.shell(f"rm -rf {ROOT}/runs/*/*.part {ROOT}/runs/*/state")
+    made = device.shell(f"mkdir -p {place} {shlex.quote(state)}")
+    if made.exit_code != 0:
+        raise DeviceError(f"{device.name}: cannot make the run's folder: {made.output.strip()}")
 
 
 def _command(values: list[tuple[str, str]]) -> str:

@@ -16,7 +16,7 @@ from device_bench.report import Report
 from device_bench.results import CORRECTNESS, GOOD, KINDS, STATES, Results
 
 # Holds six columns of figures in a terminal of 80 characters.
-_TIGHT: Any = {
+TIGHT: Any = {
     "box": box.SIMPLE_HEAD,
     "show_edge": False,
     "pad_edge": False,
@@ -98,7 +98,7 @@ def _times(report: Report) -> Table:
 
 def show_bench(console: Console, bench: Results) -> None:
     """Print a bench's configurations, and the runs whose figures do not count."""
-    table = Table(title=escape(str(bench.path)), title_justify="left", **_TIGHT)
+    table = Table(title=escape(str(bench.path)), title_justify="left", **TIGHT)
     table.add_column("Configuration", overflow="fold", min_width=22)
     for name in ("runs", "step p50", "spread", "p95", "peak RSS", "Recall"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -138,7 +138,7 @@ def show_comparison(console: Console, found: Comparison, confidence: float) -> N
         console.print(f"[bold]{name}[/] {label}: {repetitions}", soft_wrap=True, highlight=False)
     for line in found.differences:
         console.print(f"[yellow]unlike:[/] {escape(line)}", soft_wrap=True)
-    table = Table(caption=f"intervals of {confidence * 100:g} %", caption_justify="left", **_TIGHT)
+    table = Table(caption=f"intervals of {confidence * 100:g} %", caption_justify="left", **TIGHT)
     table.add_column("Median of", no_wrap=True)
     for name in ("A", "B", "B / A", "interval"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -1,15 +1,13 @@
 """Ways to a device behind one small interface, and the direct one: adb-shell over USB or TCP.
 
-Traits of adb-shell 0.4.4 that this file makes up for: default timeouts are wrong for large files,
-so every call passes its own; a TCP write may send only a part, and nothing notices the peer's end;
-what a push callback raises is swallowed, Ctrl-C included, so a stream is pushed that reports what
-is read from it; a message's checksum is added up in the interpreter.
+Traits of adb-shell 0.4.4 that this file makes up for (device_bench/wire.py has more): default
+timeouts are wrong for large files, so every call passes its own; what a push callback raises is
+swallowed, Ctrl-C included, so a stream is pushed that reports what is read from it; a message's
+checksum is added up in the interpreter.
 """
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -30,18 +28,14 @@ from device_bench.device_errors import (
     unauthorised,
 )
 from device_bench.virtual.protocol import checksum
+from device_bench.wire import Wire, nothing
 
 FILE_MODE = 0o100644
-TICK_SECONDS = 0.25
 
 # Added up in the interpreter, checksums keep a push to less than half of stock adb's rate
 # (docs/devices.md has the figures).
 adb_message.checksum = checksum
 adb_device.checksum = checksum
-
-
-def nothing() -> None:
-    """Do nothing."""
 
 
 class Transport(Protocol):
@@ -105,78 +99,6 @@ class Source(BytesIO):  # adb-shell takes a stream only if it is one of these
         return data
 
 
-class Socket(TcpTransport):  # type: ignore[misc]
-    """adb-shell's TCP transport with whole writes, no delay, and an end that is noticed.
-
-    ``Socket(host, port)`` does not connect yet.
-    """
-
-    def connect(self, transport_timeout_s: float | None) -> None:
-        super().connect(transport_timeout_s)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
-        with _as_connection_error():
-            data: bytes = super().bulk_read(numbytes, transport_timeout_s)
-        if not data:
-            raise ConnectionResetError("the device closed the connection")
-        return data
-
-    def bulk_write(self, data: bytes, transport_timeout_s: float | None) -> int:
-        rest = memoryview(data)
-        while rest:
-            with _as_connection_error():
-                rest = rest[super().bulk_write(rest, transport_timeout_s) :]
-        return len(data)
-
-
-@contextmanager
-def _as_connection_error() -> Iterator[None]:
-    """A network that is unreachable is no ConnectionError to Python, a file's fault is none."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, (ConnectionError, TimeoutError)):
-            raise
-        raise ConnectionError(error.strerror or str(error)) from error
-
-
-class _Ticking(BaseTransport):  # type: ignore[misc]
-    """Another transport of adb-shell, whose reads call ``tick`` while nothing comes."""
-
-    def __init__(self, wire: BaseTransport) -> None:
-        self._wire = wire
-        self.tick: Callable[[], None] = nothing
-
-    def connect(self, transport_timeout_s: float | None) -> None:
-        self._wire.connect(transport_timeout_s)
-
-    def close(self) -> None:
-        self._wire.close()
-
-    def bulk_write(self, data: bytes, transport_timeout_s: float | None) -> int:
-        return int(self._wire.bulk_write(data, transport_timeout_s))
-
-    def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
-        if self.tick is nothing or transport_timeout_s is None:
-            return bytes(self._wire.bulk_read(numbytes, transport_timeout_s))
-        end = time.monotonic() + transport_timeout_s
-        while True:
-            try:
-                return bytes(self._wire.bulk_read(numbytes, TICK_SECONDS))
-            except Exception as error:
-                if not is_silence(error):
-                    raise
-                # libusb keeps what came of a transfer that ran out of time.
-                received = getattr(getattr(error, "usb_error", None), "received", b"")
-                if received:
-                    return bytes(received)
-                self.tick()
-                if time.monotonic() > end:
-                    raise
-
-
 class Direct:
     """A Transport of our own, by adb-shell over one of its transports.
 
@@ -199,7 +121,7 @@ class Direct:
     ) -> None:
         self.kind = "TCP" if isinstance(wire, TcpTransport) else "USB"
         self._name = name
-        self._wire = _Ticking(wire)
+        self._wire = Wire(wire)
         self._adb = AdbDevice(self._wire, banner="sparserec")
         self._keys = keys
         self._wait_for_owner = wait_for_owner

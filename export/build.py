@@ -68,6 +68,7 @@ def build(
     spare_users: int | None = None,
     spare_items: int | None = None,
     progress: Progress = silent,
+    others: Mapping[str, Program] | None = None,
 ) -> Built:
     """Write the bundle of a run to the folder ``out``.
 
@@ -79,6 +80,7 @@ def build(
         spare_users: free rows for users yet to come; None takes 2%, at least 8.
         spare_items: likewise.
         progress: gets the stages.
+        others: programs to put in besides (export/dense.py), by their names in the manifest.
 
     Raises:
         SparseRecError: if the run has nothing for a device, a program differs from PyTorch, or
@@ -118,6 +120,8 @@ def build(
         "score.pte": score.pte,
     }
     programs = {"step": step.info, "score": score.info}
+    for name, other in (others or {}).items():
+        files[other.info.file], programs[name] = other.pte, other.info
     described = _manifest(run, table, recipe, steps, programs, files)
     write_bundle(out, described, files)
     progress("export: done", STAGES, STAGES)

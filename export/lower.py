@@ -52,10 +52,15 @@ def trace(method: Method) -> GraphModule:
     ``torch.export`` refuses ``torch.func`` transforms; ``make_fx`` follows them, and what it
     returns can be exported.
     """
-    from torch._functorch.compile_utils import fx_graph_cse
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    graph = make_fx(method.function, tracing_mode="fake")(*method.examples())
+    return simplify(make_fx(method.function, tracing_mode="fake")(*method.examples()))
+
+
+def simplify(graph: GraphModule) -> GraphModule:
+    """Take out of a traced graph what costs time and changes no result."""
+    from torch._functorch.compile_utils import fx_graph_cse
+
     drop_expands(graph)
     # Autograd of x * x makes the same product twice.
     graph = GraphModule(graph, fx_graph_cse(graph.graph))

@@ -39,6 +39,9 @@ COMMANDS = {
     "report": Command("device_bench.report_commands", "report", "Show a report or a bench."),
     "compare": Command("device_bench.report_commands", "compare", "Compare two reports."),
     "collect": Command("device_bench.report_commands", "collect", "Gather reports into one table."),
+    "sparse-vs-dense": Command(
+        "sparserec.sparse_vs_dense", "sparse_vs_dense", "Measure a sparse against a dense step."
+    ),
     "virtual-device": Command(
         "device_bench.commands", "virtual_device", "Start a device on this machine's loopback."
     ),

@@ -6,6 +6,8 @@ import org.pytorch.executorch.ExecuTorchRuntime
 import org.pytorch.executorch.ExecutorchRuntimeException
 import org.pytorch.executorch.Module
 import org.pytorch.executorch.Tensor
+import org.pytorch.executorch.training.SGD
+import org.pytorch.executorch.training.TrainingModule
 import java.nio.FloatBuffer
 import java.nio.LongBuffer
 
@@ -137,6 +139,70 @@ class ExecuTorch private constructor(
         }
     }
 
+    /** The tile's loss alone, for the workload `sparse_forward`: there is nothing to update. */
+    private class Forward(module: Module, spec: Manifest.Program, dim: Int) : StepProgram {
+        private val method = Method(module, spec, "forward")
+        override val batchSize = spec.method("forward").size("weight")
+        override val rows = method.input("tile", 3 * batchSize, dim)
+        override val mask = method.input("mask", 3 * batchSize, dim)
+        override val weight = method.input("weight", batchSize)
+        override val sampled: FloatBuffer = Tensor.allocateFloatBuffer(3 * batchSize)
+        override val values: FloatBuffer = Tensor.allocateFloatBuffer(1)
+        override val gradient: FloatBuffer = Tensor.allocateFloatBuffer(1)
+        override val learningRate: FloatBuffer = Tensor.allocateFloatBuffer(1)
+        private val loss = method.output("loss", "float32")
+
+        /** Only the loss; [gradients] stays as it is. */
+        override fun gradients(gradients: FloatBuffer): Float = scalar(method.run()[loss])
+
+        override fun update(updated: FloatBuffer) = Unit
+    }
+
+    /** A dense program's single input: the batch's rows (3B,). */
+    private class Rows(slots: Int) {
+        val buffer: LongBuffer = Tensor.allocateLongBuffer(slots)
+        val value: EValue = EValue.from(Tensor.fromBlob(buffer, longArrayOf(slots.toLong())))
+    }
+
+    private class DenseModule(private val module: Module, spec: Manifest.Program, slots: Int) :
+        DenseProgram {
+        private val name = spec.methods.keys.single()
+        private val label = "${spec.file}: method $name"
+        private val input = Rows(slots)
+        override val rows = input.buffer
+
+        override fun step(): Float = attempt("$label failed") {
+            scalar(module.execute(name, input.value)[0])
+        }
+
+        override fun close() = module.close()
+    }
+
+    /** ExecuTorch's own way to train: gradients of all parameters, then its SGD over all of them. */
+    private class DenseTraining(
+        private val module: TrainingModule,
+        spec: Manifest.Program,
+        slots: Int,
+        private val learningRate: Double,
+    ) : DenseProgram {
+        private val name = spec.methods.keys.single()
+        private val label = "${spec.file}: method $name"
+        private val input = Rows(slots)
+        override val rows = input.buffer
+        private var optimizer: SGD? = null
+
+        override fun step(): Float = attempt("$label failed") {
+            val loss = scalar(module.executeForwardBackward(name, input.value)[0])
+            // The parameters can be asked for only once the method has run.
+            val sgd = optimizer
+                ?: SGD.create(module.namedParameters(name), learningRate).also { optimizer = it }
+            sgd.step(module.namedGradients(name))
+            loss
+        }
+
+        override fun close() = module.close()
+    }
+
     private class Score(module: Module, spec: Manifest.Program, dim: Int) : ScoreProgram {
         private val method = Method(module, spec, "score")
         override val chunk = spec.method("score").size("penalty")
@@ -159,17 +225,7 @@ class ExecuTorch private constructor(
 
         /** Loads both programs, mapped, with [threads] threads each. */
         fun load(bundle: Bundle, threads: Int): ExecuTorch {
-            try {
-                val operators = ExecuTorchRuntime.getRegisteredOps().toSet()
-                val backends = ExecuTorchRuntime.getRegisteredBackends().toSet()
-                bundle.manifest.programs.values.forEach { checkSupported(it, operators, backends) }
-            } catch (error: LinkageError) {
-                throw HarnessError(
-                    "the ExecuTorch library cannot be loaded ($error)",
-                    "on a phone, install the APK of its ABI, or the universal one; on a desktop, " +
-                        "run android_app/runtime/build.py and start bin/harness",
-                )
-            }
+            checkSupported(bundle)
             val programs = bundle.manifest.programs
             val dim = bundle.manifest.dim
             val step = module(bundle, "step", threads)
@@ -180,6 +236,46 @@ class ExecuTorch private constructor(
                 Score(score, programs.getValue("score"), dim),
             )
         }
+
+        /** Loads the library, which else happens with the first program. Returns its operators. */
+        fun loadLibrary(): Set<String> = try {
+            ExecuTorchRuntime.getRegisteredOps().toSet()
+        } catch (error: LinkageError) {
+            throw HarnessError(
+                "the ExecuTorch library cannot be loaded ($error)",
+                "on a phone, install the APK of its ABI, or the universal one; on a desktop, " +
+                    "run android_app/runtime/build.py and start bin/harness",
+            )
+        }
+
+        /** Loads `forward.pte`; the caller has to close the second of the two. */
+        fun forward(bundle: Bundle, threads: Int): Pair<StepProgram, AutoCloseable> {
+            checkSupported(bundle)
+            val module = module(bundle, "forward", threads)
+            val spec = bundle.manifest.programs.getValue("forward")
+            return Pair(Forward(module, spec, bundle.manifest.dim), AutoCloseable(module::close))
+        }
+
+        /** Loads the program of this name that has the whole dense table in it. */
+        fun dense(bundle: Bundle, name: String, threads: Int): DenseProgram {
+            checkSupported(bundle)
+            val spec = bundle.manifest.programs.getValue(name)
+            val slots = 3 * bundle.manifest.training.batchSize
+            if (name != TRAINING) return DenseModule(module(bundle, name, threads), spec, slots)
+            val module = attempt("${spec.file} cannot be loaded") {
+                TrainingModule.load(bundle.program(name).toString())
+            }
+            val learningRate = bundle.manifest.training.learningRate.toDouble()
+            return DenseTraining(module, spec, slots, learningRate)
+        }
+
+        private fun checkSupported(bundle: Bundle) {
+            val operators = loadLibrary()
+            val backends = ExecuTorchRuntime.getRegisteredBackends().toSet()
+            bundle.manifest.programs.values.forEach { checkSupported(it, operators, backends) }
+        }
+
+        private const val TRAINING = "training"
 
         private fun module(bundle: Bundle, name: String, threads: Int): Module =
             attempt("${bundle.program(name)} cannot be loaded") {
@@ -204,6 +300,8 @@ class ExecuTorch private constructor(
         }
     }
 }
+
+private fun scalar(value: EValue): Float = value.toTensor().dataAsFloatArray[0]
 
 private fun Manifest.Program.method(name: String): Manifest.Method = methods[name]
     ?: throw HarnessError("manifest.json: programs: $file has no method $name", EXPORT_AGAIN)

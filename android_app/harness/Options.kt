@@ -16,6 +16,7 @@ class Options(
     val checkpointEvery: Int,
     val evaluate: Boolean,
     val fresh: Boolean,
+    val workload: Workload? = null,
 ) {
     companion object {
         private val KEYS = listOf(
@@ -28,6 +29,7 @@ class Options(
             "checkpoint_every",
             "evaluate",
             "fresh",
+            "workload",
         )
         private const val MAX_THREADS = 64
 
@@ -57,6 +59,7 @@ class Options(
                 checkpointEvery = int(values, "checkpoint_every", 100, Int.MAX_VALUE),
                 evaluate = boolean(values, "evaluate", true),
                 fresh = boolean(values, "fresh", false),
+                workload = values["workload"]?.let { workload(it) },
             )
         }
 
@@ -79,6 +82,15 @@ class Options(
             val text = values[key] ?: return default
             return text.toBooleanStrictOrNull()
                 ?: fail(key, "'$text' is neither true nor false", "give one")
+        }
+
+        private fun workload(text: String): Workload {
+            val names = Workload.entries.map { it.label }
+            return Workload.entries.find { it.label == text } ?: fail(
+                "workload",
+                "'$text' is none",
+                "give one of ${names.joinToString()}, or leave it out to train",
+            )
         }
 
         private fun fail(key: String, problem: String, fix: String): Nothing =

@@ -14,6 +14,9 @@ interface Platform {
     val sdk: Int?
     val os: String?
 
+    /** Whether the app may be debugged, which makes it slower. */
+    val debuggable: Boolean? get() = null
+
     /** Name and version of the ExecuTorch library, and the hash of its file. */
     val runtime: String?
     val runtimeSha256: String?

@@ -38,6 +38,9 @@ class Report(private val options: Options, private val platform: Platform) {
     var state: TrainState? = null
     var generation: Int? = null
     var tableSha256: String? = null
+
+    /** Of a workload, which has no [state]. */
+    var losses: FloatArray? = null
     private var exitStatus = "started"
     private val started = now()
     private var finished: String? = null
@@ -50,9 +53,9 @@ class Report(private val options: Options, private val platform: Platform) {
     }
 
     /** Notes that a phase which began at [startNs] (System.nanoTime) is over. */
-    fun endPhase(startNs: Long) {
+    fun endPhase(startNs: Long, name: String = phase.label) {
         phases += buildJsonObject {
-            put("name", phase.label)
+            put("name", name)
             put("start_ns", startNs - origin)
             put("duration_ns", System.nanoTime() - startNs)
             put("memory", memory.read())
@@ -91,7 +94,10 @@ class Report(private val options: Options, private val platform: Platform) {
             put("before", before?.let { qualityJson(it) } ?: JsonNull)
             put("after", after?.let { qualityJson(it) } ?: JsonNull)
         }
-        putJsonArray("losses") { state?.let { for (k in 0 until it.step) add(it.losses[k]) } }
+        putJsonArray("losses") {
+            state?.let { for (k in 0 until it.step) add(it.losses[k]) }
+            losses?.forEach { add(it) }
+        }
         put("metrics", metrics.toJson())
         put("phases", JsonArray(phases))
         putSensors()
@@ -115,6 +121,7 @@ class Report(private val options: Options, private val platform: Platform) {
         put("abi", platform.abi)
         put("sdk", platform.sdk)
         put("os", platform.os)
+        put("debuggable", platform.debuggable)
         put("cores", platform.cores())
         put("memory_total_kb", platform.memoryTotalKb())
     }
@@ -145,6 +152,7 @@ class Report(private val options: Options, private val platform: Platform) {
     }
 
     private fun parametersJson(training: Manifest.Training) = buildJsonObject {
+        put("workload", options.workload?.label)
         put("steps", steps)
         put("batch_size", training.batchSize)
         put("threads", options.threads)

@@ -68,6 +68,7 @@ class Run(
     }
 
     private fun phases() {
+        options.workload?.let { return repeated(it) }
         lateinit var session: Session
         phase(Phase.LOAD) { session = Session() }
         session.use {
@@ -79,6 +80,40 @@ class Run(
             phase(Phase.DONE) {}
             report.finish("succeeded")
         }
+    }
+
+    /** Repeats a workload instead of training; nothing is kept. Warm-up are its first steps. */
+    private fun repeated(workload: Workload) {
+        ExecuTorch.loadLibrary()
+        report.endPhase(System.nanoTime(), IDLE)
+        lateinit var work: Work
+        var steps = 0
+        phase(Phase.LOAD) {
+            val bundle = Bundle.open(options.bundle).also { report.bundle = it }
+            steps = (options.steps ?: bundle.manifest.training.steps).also { report.steps = it }
+            work = Work.load(workload, bundle, steps, options.threads)
+        }
+        work.use {
+            val losses = FloatArray(steps)
+            val warm = steps / 2 // a JVM compiles what is repeated, bit by bit
+            phase(Phase.WARM_UP) { for (k in 0 until warm) losses[k] = finite(work.step(k), k) }
+            phase(Phase.TRAIN) {
+                for (k in warm until steps) {
+                    stopReason?.let { throw stopped("at step $k of $steps", it) }
+                    val start = System.nanoTime()
+                    losses[k] = finite(work.step(k), k)
+                    report.metrics.trainStep.add(System.nanoTime() - start)
+                }
+                progress(Phase.TRAIN.label, steps, steps, losses.last())
+            }
+            report.losses = losses
+            phase(Phase.DONE) {}
+            report.finish("succeeded")
+        }
+    }
+
+    private fun finite(loss: Float, step: Int): Float = loss.also {
+        if (!it.isFinite()) throw HarnessError("the loss of step $step is $it", EXPORT_AGAIN)
     }
 
     private fun phase(phase: Phase, action: () -> Unit) {
@@ -169,5 +204,8 @@ class Run(
         /** The first calls of a method are slow: caches fill, the JVM compiles. */
         const val WARM_UP_RUNS = 20
         const val PROGRESS_NS = 200_000_000L
+
+        /** The process before it has loaded anything of the bundle. */
+        const val IDLE = "idle"
     }
 }

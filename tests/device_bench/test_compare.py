@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,7 +222,7 @@ def test_command_and_gate(
     assert code == 0
     code, text = command(monkeypatch, capsys, a)
     assert code == 2
-    assert "has 1 bundle, not two to compare" in text
+    assert "has 1 bundle on 1 device, not two of either to compare" in text
 
 
 def test_the_two_bundles_of_a_bench(
@@ -232,3 +233,19 @@ def test_the_two_bundles_of_a_bench(
     assert code == 0
     assert text.index(f"A {ONE}") < text.index(f"B {TWO}")
     assert "slower" in text
+
+
+def test_the_two_devices_of_a_bench(tmp_path: Path) -> None:
+    bench = results.load(write_bench(tmp_path / "a", {ONE: 400_000}, 4))
+    half = len(bench.runs) // 2
+    runs = [
+        replace(run, record=run.record | {"device": run.record["device"] | {"serial": serial}})
+        for serial, part in (("one", bench.runs[:half]), ("two", bench.runs[half:]))
+        for run in part
+        if run.record is not None
+    ]
+    left, right = compare.sides(replace(bench, runs=runs))
+    assert {run.configuration.device for run in left.runs} == {"one"}
+    assert {run.configuration.device for run in right.runs} == {"two"}
+    (found,) = compare.compare(left, right)
+    assert found.a[0].configuration.device == "one"

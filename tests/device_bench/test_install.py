@@ -57,6 +57,21 @@ def test_app_is_installed_once(device: Device, virtual: VirtualDevice, app_file:
     assert left_over(virtual) == []
 
 
+def test_what_was_left_by_installations_that_broke_off_goes(
+    device: Device, virtual: VirtualDevice, tmp_path: Path, app_file: Path
+) -> None:
+    apk = read(app_file)
+    install(device, apk, FACTS)
+    folder = virtual.device.files.root / installing.FOLDER.lstrip("/")
+    (folder / f"{apk.sha256[:16]}.apk").write_bytes(app_file.read_bytes())
+    assert not install(device, apk, FACTS)  # installed, but the connection was lost before the rm
+    assert left_over(virtual) == []
+    (folder / "0123456789abcdef.apk.part").write_bytes(b"another build")
+    (folder / "mine.txt").write_bytes(b"somebody else's")
+    install(device, read(another(tmp_path, version_code=2)), FACTS)
+    assert left_over(virtual) == ["mine.txt"]
+
+
 def test_newer_version_replaces(
     device: Device, virtual: VirtualDevice, tmp_path: Path, app_file: Path
 ) -> None:

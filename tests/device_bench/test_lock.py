@@ -84,6 +84,29 @@ def test_dead_process_on_this_computer_is_replaced_at_once(device: Device, folde
     assert not folder.exists()
 
 
+def test_lock_that_this_process_left_on_a_lost_device_is_replaced_at_once(
+    device: Device, virtual: VirtualDevice, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise lock.DeviceError("the device is gone")
+
+    def lose(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Device, "connect", gone)
+        gone()
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(lock.DeviceError, match="gone"),
+        hold(device, "state-x", "run 1"),
+    ):
+        lose(patch)
+    assert len(list(folder.iterdir())) == 1
+    with other(virtual) as second, hold(second, "state-x", "run 2"):
+        (file,) = folder.iterdir()
+        assert json.loads(file.read_text())["what"] == "run 2"
+    assert not folder.exists()
+
+
 def test_silent_holder_elsewhere_is_replaced_after_the_lease(device: Device, folder: Path) -> None:
     leave(folder, age=lock.LEASE_SECONDS / 2)
     with pytest.raises(LockedError, match="run 7"), hold(device, "state-x", "run 2"):

@@ -12,6 +12,7 @@ from device_bench.adb import Device
 from device_bench.bundle import Bundle
 from device_bench.deploy import deploy
 from device_bench.endings import State
+from device_bench.paths import ROOT
 from device_bench.run import Options, RunFailedError, perform, run
 from device_bench.virtual import VirtualDevice
 from device_bench.watchdog import Limits, Watchdog
@@ -80,6 +81,18 @@ def test_app_that_is_not_there(device: Device, deployed: str, tmp_path: Path, ap
     assert "could not be started" in error.message
     assert error.report is None
     assert not (tmp_path / "report.json").exists()
+
+
+def test_what_killed_and_lost_runs_left_is_removed_by_the_next(
+    device: Device, deployed: str, tmp_path: Path, virtual: VirtualDevice
+) -> None:
+    runs = virtual.device.files.root / ROOT.lstrip("/") / "runs"
+    (runs / "old" / "state").mkdir(parents=True)
+    (runs / "old" / "state" / "generation").write_text("of a run in a folder of its own")
+    (runs / "old" / "report.json.part").write_text("half a rep")
+    (runs / "old" / "report.json").write_text("{}")
+    run(device, deployed, tmp_path / "report.json")
+    assert [path.name for path in (runs / "old").iterdir()] == ["report.json"]
 
 
 def test_ctrl_c_stops_the_app(

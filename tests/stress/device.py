@@ -26,12 +26,20 @@ from device_bench import report
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, bars
 from tests.stress.device_cases import Case, draw
-from tests.stress.device_world import Supplies, World, impatient
+from tests.stress.device_world import (
+    ANSWER_SECONDS,
+    RealSupplies,
+    Supplies,
+    World,
+    impatient,
+)
 
 COUNTS = ("lost", "inconsistent", "uncaught")
 LONGEST_SECONDS = 90.0
 MAX_SHOWN = 50
 WORKERS = 6
+REAL_WORKERS = 2
+REAL_SILENCE_SECONDS = 20.0
 
 
 @dataclass
@@ -53,12 +61,12 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, metavar="NUMBER")
+    parser.add_argument("--real", action="store_true", help="with the harness that is built")
     options = parser.parse_args()
-    if options.only is not None:
-        found = device_campaign(range(options.only, options.only + 1), options.seed)
-    else:
-        with bars() as progress:
-            found = device_campaign(range(options.cases), options.seed, progress)
+    first, count = (0, options.cases) if options.only is None else (options.only, 1)
+    with bars() as progress:
+        numbers = range(first, first + count)
+        found = device_campaign(numbers, options.seed, progress, real=options.real)
     for problem in found["problems"]:
         print(problem, file=sys.stderr)
     if options.only is not None:
@@ -68,17 +76,17 @@ def main() -> int:
 
 
 def device_campaign(
-    numbers: range, seed: int, progress: Progress = lambda *_: None
+    numbers: range, seed: int, progress: Progress = lambda *_: None, *, real: bool = False
 ) -> dict[str, Any]:
-    """Run the cases; returns ``device.json``."""
+    """Run the cases, with the harness that is built or a stand-in; returns ``device.json``."""
     began = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="sparserec-faults-") as name,
-        impatient(Path(name)),
-        ThreadPoolExecutor(WORKERS) as pool,
+        impatient(Path(name), REAL_SILENCE_SECONDS if real else ANSWER_SECONDS),
+        ThreadPoolExecutor(REAL_WORKERS if real else WORKERS) as pool,
     ):
         folder = Path(name)
-        supplies = Supplies(folder)
+        supplies = RealSupplies(folder) if real else Supplies(folder)
 
         def run(number: int) -> Verdict:
             return _run(folder / f"case-{number}", supplies, draw(seed, number))
@@ -107,6 +115,8 @@ def _run(folder: Path, supplies: Supplies, case: Case) -> Verdict:
         again = _attempt(world, virtual, verdict)
         if again != "succeeded":
             verdict.wrong("inconsistent", f"not usable afterwards: {again}")
+        elif fault := world.supplies.fault_of_end(report.read(world.report)):
+            verdict.wrong("inconsistent", fault)
         if virtual.device.harness.pid is not None:
             verdict.wrong("inconsistent", "the app still runs")
     _look(world, verdict)
@@ -151,9 +161,10 @@ def _look(world: World, verdict: Verdict) -> None:
     known = (world.supplies.old_apk, world.supplies.apk.read_bytes())
     if world.case.installs and (not apk.exists() or apk.read_bytes() not in known):
         verdict.wrong("lost", "the installed app is gone or not whole")
-    for path in (world.home / "state").glob("*/gen-*"):
-        if path.read_text() != f"generation {int(path.name[-10:])}\n":
-            verdict.wrong("inconsistent", f"{path.name} is not whole")
+    for path in (world.home / "state").glob("*/gen-*[0-9]*"):
+        fault = None if path.name.endswith(".part") else world.supplies.fault_of_generation(path)
+        if fault is not None:
+            verdict.wrong("inconsistent", fault)
     _look_here(world, verdict)
 
 

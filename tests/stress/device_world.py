@@ -6,25 +6,43 @@ import hashlib
 import json
 import os
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from device_bench import adb, deploy, devices, install, keys, lock, report, retry, run, transfer
+from device_bench import (
+    adb,
+    deploy,
+    devices,
+    install,
+    keys,
+    lock,
+    report,
+    retry,
+    run,
+    transfer,
+    wire,
+)
+from device_bench import bundle as bundles
 from device_bench.adb import Device
 from device_bench.bundle import Bundle, BundleFile
 from device_bench.paths import ROOT, bundle_path
 from device_bench.virtual import VirtualDevice
+from device_bench.virtual.server import default_harness
 from device_bench.watchdog import Limits, Watchdog
 from export.manifest import NAME as MANIFEST
 from tests.device_bench.conftest import build_report
 from tests.device_bench.virtual.apks import build_apk, certificate
 from tests.stress.device_cases import Case
+from tests.stress.disk_state import read_generation
 
 ANSWER_SECONDS = 3.0
 """What the campaign allows where a phone is allowed 10 to 30 s."""
 OWNER_SECONDS = 0.5
+STEPS = 400
+"""Of a run of the real harness: some ten statuses, as many generations."""
 
 # Behaves as the harness does on the outside, in milliseconds: report, statuses, a generation.
 STUB = """#!/bin/sh
@@ -48,17 +66,21 @@ say "RESULT: exit_status=succeeded"; say "RESULT: report=$out/report.json"; say 
 
 
 @contextmanager
-def impatient(folder: Path) -> Iterator[None]:
-    """Wait for seconds where the product waits for minutes; keep keys and state in ``folder``."""
+def impatient(folder: Path, silence: float = ANSWER_SECONDS) -> Iterator[None]:
+    """Wait for seconds where the product waits for minutes; keep keys and state in ``folder``.
+
+    ``silence`` is how long a run may say nothing.
+    """
     changes: list[tuple[Any, str, Any]] = [
         (retry, "PAUSE_SECONDS", 0.01),
         (lock, "POLL_SECONDS", 0.02),
         (lock, "LEASE_SECONDS", 2),
-        (run, "Watchdog", lambda: Watchdog(Limits(silence_seconds=ANSWER_SECONDS))),
+        (run, "Watchdog", lambda: Watchdog(Limits(silence_seconds=silence))),
         (deploy, "ROOM_FOR_STATE", 0),
         (deploy, "PIECE_BYTES", transfer.LEAST_PIECE_BYTES),
         (install, "PIECE_BYTES", transfer.LEAST_PIECE_BYTES),
         (adb, "SHELL_SECONDS", ANSWER_SECONDS),
+        (wire, "MESSAGE_SECONDS", ANSWER_SECONDS),
         (adb.Device.shell, "__defaults__", (ANSWER_SECONDS,)),
         (adb.Device.connect, "__defaults__", (ANSWER_SECONDS,)),
     ]
@@ -80,7 +102,9 @@ def impatient(folder: Path) -> Iterator[None]:
 
 
 class Supplies:
-    """What all cases share: bundle, app, stub and key."""
+    """What all cases share: bundle, app, harness and key; the harness is a stand-in."""
+
+    options = run.Options()
 
     def __init__(self, folder: Path) -> None:
         chance = random.Random(5)
@@ -96,6 +120,45 @@ class Supplies:
         self.stub.write_text(STUB.replace("@TEMPLATE@", str(template)))
         self.stub.chmod(0o755)
         self.key = keys.virtual_key()
+
+    def fault_of_generation(self, path: Path) -> str | None:
+        """What is wrong with a saved state, None if nothing is."""
+        whole = path.read_text() == f"generation {int(path.name[-10:])}\n"
+        return None if whole else f"{path.name} is not whole"
+
+    def fault_of_end(self, found: report.Report) -> str | None:
+        """What is wrong with the report of a run that succeeded, None if nothing is."""
+        return None
+
+
+class RealSupplies(Supplies):
+    """With the harness that is built, and a bundle as `sparserec export` writes it."""
+
+    options = run.Options(checkpoint_every=STEPS // 10)
+
+    def __init__(self, folder: Path) -> None:
+        from export.comparison import comparison_bundle  # brings torch
+
+        super().__init__(folder)
+        self.stub = default_harness()
+        path = comparison_bundle(folder / "real", 400, 0.2, 16, 64, STEPS).path
+        self.bundle = bundles.load(path)
+        out = folder / "undisturbed"
+        command = [str(self.stub), "bundle", str(path), "state", str(out), "out", str(out)]
+        subprocess.run(command, check=True, capture_output=True)
+        self._state = report.read(out / "report.json")["state"]
+
+    def fault_of_generation(self, path: Path) -> str | None:
+        try:
+            read_generation(path, self.bundle.path)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def fault_of_end(self, found: report.Report) -> str | None:
+        if found["correctness"]["verdict"] == "failed":
+            return "the losses are not the host's"
+        return None if found["state"] == self._state else "not the table of an undisturbed run"
 
 
 def _bundle(folder: Path, chance: random.Random) -> Bundle:
@@ -160,7 +223,8 @@ class World:
             if self.case.installs:
                 install.provide(device, self.supplies.apk)
             deploy.deploy(device, self.bundle, self._filler())
-            found = run.run(device, self.bundle.bundle_id, self.report)
+            options = self.supplies.options
+            found = run.run(device, self.bundle.bundle_id, self.report, options)
         assert report.read(self.report) == found
 
     def _filler(self) -> Callable[[str, int, int | None], None]:

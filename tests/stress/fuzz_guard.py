@@ -22,6 +22,9 @@ _ONE_PATH += ("os.truncate", "os.utime", "os.chown", "os.setxattr", "shutil.rmtr
 _TWO_PATHS = ("os.rename", "os.link", "shutil.copyfile", "shutil.copytree")
 _TWO_PATHS += ("shutil.move", "shutil.copymode", "shutil.copystat")
 _HARMLESS = (os.devnull, "/proc/self/", "/sys/devices/system/cpu", "/etc/localtime")
+_PACKAGES = (path for path in sys.path if path.endswith("site-packages"))
+_LIBRARIES = (sys.prefix, sys.base_prefix, *_PACKAGES, "/usr/share/zoneinfo")
+"""Where modules are imported from; an environment may borrow another's packages."""
 
 
 class HungError(BaseException):
@@ -84,7 +87,7 @@ class Guard:
             entry = event not in ("open", "os.listdir", "os.scandir") and text != self._root
             real = os.path.realpath(Path(text).parent if entry else text)
             inside = real == self._root or real.startswith(self._root + os.sep)
-            libraries = text.startswith((sys.prefix, sys.base_prefix, "/usr/share/zoneinfo"))
+            libraries = text.startswith(_LIBRARIES)
             if not inside and not libraries and not text.startswith(_HARMLESS):
                 self.outside.append(f"{event} {text!r}")
         finally:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from device_bench.virtual.server import default_harness
 from tests.stress.device import Verdict, _look, device_campaign
 from tests.stress.device_cases import PHASES, draw
 from tests.stress.device_world import Supplies, World, impatient
@@ -18,6 +22,16 @@ def test_faults_end_well() -> None:
     found = device_campaign(range(18), 7)
     assert found["problems"] == []
     assert found["cases"] == 18
+    assert set(found["phases"]) == set(PHASES)
+
+
+@pytest.mark.skipif(
+    not os.access(default_harness(), os.X_OK),
+    reason=f"{default_harness()} is not built: run `make setup`",
+)
+def test_faults_end_well_with_the_real_harness() -> None:
+    found = device_campaign(range(len(PHASES)), 1, real=True)
+    assert found["problems"] == []
     assert set(found["phases"]) == set(PHASES)
 
 

@@ -34,6 +34,8 @@ class AndroidPlatform(private val context: Context) : Platform {
 
     override val sdk = Build.VERSION.SDK_INT
 
+    override val debuggable = app.flags and ApplicationInfo.FLAG_DEBUGGABLE != 0
+
     override val os = "Android ${Build.VERSION.RELEASE} (${Build.DISPLAY})"
 
     /** What the APK's build wrote about the library that it put in. */
