@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
@@ -73,12 +73,16 @@ class WheelMember:
 
 @dataclass(frozen=True)
 class Named:
-    """A public dataset: what it is, where its files come from, and on what terms."""
+    """A public dataset: what it is, where its files come from, and on what terms.
+
+    ``ordered``: the order of each user's lines in train goes on in test (docs/data.md).
+    """
 
     name: str
     summary: str
     terms: str
     files: tuple[Url | WheelMember, ...]
+    ordered: bool = False
 
 
 Confirm = Callable[[Named], bool]
@@ -107,6 +111,7 @@ class Dataset:
         interactions: the whole log, or the train file of a published split.
         test: of a published split, else None.
         valid: of a published split that has one, else None.
+        ordered: each user's train interactions are in an order that the test part goes on with.
     """
 
     name: str
@@ -114,21 +119,24 @@ class Dataset:
     interactions: Interactions
     test: Interactions | None = None
     valid: Interactions | None = None
+    ordered: bool = False
 
     def split(self, seed: int = 1, protocol: Protocol = "lightgcn") -> Split:
         """Split into the host's past, the device's log, and what is for evaluation only.
 
         Args:
             seed: decides only what is random under ``lightgcn``.
-            protocol: ``lightgcn``: as published, with validation held out of train at random;
-                where nothing is published by time, or at random where there are no times.
+            protocol: ``lightgcn``: as published, with validation held out of train, its last
+                tenth where it is ordered, else at random; where nothing is published by time, or
+                at random where there are no times.
                 ``per-user``: everything pooled, then 50/25/25 of each user at random (seed 42).
         """
         if protocol == "per-user":
             files = (self.interactions, self.valid, self.test)
             return pooled_split([file for file in files if file is not None])
         if self.test is not None:
-            return published_split(self.interactions, self.test, seed=seed, valid=self.valid)
+            drawn = None if self.ordered else seed
+            return published_split(self.interactions, self.test, seed=drawn, valid=self.valid)
         if self.interactions.timestamps is not None:
             return temporal_split(self.interactions)
         return leave_out(self.interactions, valid=0.1, log=0.2, later=0.1, seed=seed)
@@ -179,6 +187,7 @@ DATASETS = {
                 "7244696fdeb23911319cf7b689f2e15a3c4c92549c873a5677b44e3f13cc3e62",
                 "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3",
             ),
+            ordered=True,
         ),
         Named(
             "yelp2018",
@@ -190,6 +199,7 @@ DATASETS = {
                 "1e9568725a9e833d0ac3bae01c94cd95367f73b3bb6104fd26b5f65ea5054093",
                 "9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe",
             ),
+            ordered=True,
         ),
     )
 }
@@ -285,7 +295,9 @@ def load(
     if source in DATASETS:
         folder = fetch(source, confirm, cache, progress)
         files = [folder / file.file for file in DATASETS[source].files]
-        return _read_folder(folder, source) if len(files) > 1 else _read_file(files[0], log)
+        if len(files) == 1:
+            return _read_file(files[0], log)
+        return replace(_read_folder(folder, source), ordered=DATASETS[source].ordered)
     path = Path(source)
     own = os.environ.get(DATA_VARIABLE)
     if not path.exists() and own and Path(own, source).is_dir():

@@ -118,13 +118,13 @@ def published_split(
     train: Interactions,
     test: Interactions,
     valid_fraction: float = 0.1,
-    seed: int = 1,
+    seed: int | None = 1,
     valid: Interactions | None = None,
 ) -> Split:
     """Join the files of a published split: ``test`` becomes ``later``, and the log is empty.
 
     Where the split has no ``valid`` of its own, ``valid_fraction`` of each user's train
-    interactions are held out by ``leave_out``'s rule.
+    interactions are held out: drawn by ``seed``, or with None the last in the file's order.
 
     Raises:
         SparseRecError: the files share a pair, or ``valid_fraction`` is out of range.
@@ -132,7 +132,9 @@ def published_split(
     files = [train, test] if valid is None else [train, valid, test]
     joint = _join(files)
     if valid is None:
-        order = np.random.default_rng(seed).permutation(len(train)).astype(np.int64)
+        order = np.arange(len(train))
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(order)
         part = cut(train.users, order, (1.0 - valid_fraction, valid_fraction, 0.0))
     else:
         part = np.repeat(np.array([TRAIN, VALID], dtype=np.int8), [len(train), len(valid)])

@@ -117,6 +117,13 @@ def test_published_invariants(rows, data):
     assert len(split.log) == 0
 
 
+def test_validation_is_the_end_of_each_list_where_the_order_goes_on_in_test():
+    train = log_of([("a", item, None) for item in (7, 2, 9, 1, 4)] + [("b", 3, None)])
+    split = published_split(train, log_of([("a", 0, None)]), valid_fraction=0.4, seed=None)
+    assert raw(split, "valid") == [("ua", "i1"), ("ua", "i4")]
+    assert raw(split, "train") == [("ua", "i7"), ("ua", "i2"), ("ua", "i9"), ("ub", "i3")]
+
+
 @settings(max_examples=50, deadline=None)
 @given(rows, st.data())
 def test_pooled_invariants(rows, data):
