@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
 from pipeline.evaluate import NOT_TESTED, Quality, evaluate
@@ -134,6 +135,7 @@ def fit(
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
         SparseRecError: if the checkpoint is damaged or of another run.
     """
+    keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
     trainer, steps_per_epoch = _trainer(recipe, split, start or initial_table(recipe, split))
     fingerprint = _fingerprint(recipe, split)
