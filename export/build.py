@@ -80,7 +80,7 @@ def build(
         spare_users: free rows for users yet to come; None takes 2%, at least 8.
         spare_items: likewise.
         progress: gets the stages.
-        others: programs to put in besides (export/dense.py), by their names in the manifest.
+        others: programs to put in besides (export/dense_trainers.py), by their names in the manifest.
 
     Raises:
         SparseRecError: if the run has nothing for a device, a program differs from PyTorch, or
