@@ -8,7 +8,7 @@ from pathlib import Path
 from export.quiet import quiet
 from sparserec.errors import SparseRecError
 
-_DTYPES = {"FLOAT": "float32", "LONG": "int64"}
+_DTYPES = {"FLOAT": "float32", "INT": "int32", "LONG": "int64"}
 
 
 @dataclass(frozen=True)

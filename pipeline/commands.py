@@ -68,9 +68,7 @@ def train(
     method: Annotated[
         MethodChoice, typer.Option(help="sparserec, or one of the tables it is compared with.")
     ] = MethodChoice.sparserec,
-    model: Annotated[
-        ModelChoice, typer.Option(help="The base recommender. Only mf can be exported yet.")
-    ] = ModelChoice.mf,
+    model: Annotated[ModelChoice, typer.Option(help="The base recommender.")] = ModelChoice.mf,
     loss: Annotated[
         LossChoice, typer.Option(help="bpr, bce, or softmax over shared sampled negatives.")
     ] = LossChoice.bpr,

@@ -17,7 +17,7 @@ from pipeline.table import F32
 ModelName = Literal["mf", "neumf", "ngcf", "lightgcn"]
 Aggregate = Callable[[Tensor], Tensor]
 """Sum each row's neighbours, weighted: (R, w) to (R, w). On a host a product with the normalised
-adjacency; on a device a gather over a neighbour list."""
+adjacency; on a device a gather over neighbour lists (``pipeline.aggregate``)."""
 Dense = dict[str, Tensor]
 """Parameters beside the table, by name: weights of layers. Always small and dense."""
 
@@ -38,8 +38,13 @@ class Model(Protocol):
     def initial(self, dim: int, seed: int) -> dict[str, F32]:
         """Draw the dense parameters' starting values; empty where a model has none."""
 
-    def propagate(self, rows: Tensor, aggregate: Aggregate, dense: Dense) -> Tensor:
-        """Turn the table's rows (N, w) into the vectors (N, w') that scores are made from."""
+    def propagate(
+        self, rows: Tensor, aggregate: Aggregate, dense: Dense, recompute: bool = False
+    ) -> Tensor:
+        """Turn the table's rows (N, w) into the vectors (N, w') that scores are made from.
+
+        With ``recompute`` the backward pass computes a layer again instead of keeping it.
+        """
 
     def pair_scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
         """Score users (B, w') with items (B, w'), row by row: (B,)."""

@@ -21,7 +21,10 @@ def initial(dim: int, seed: int) -> dict[str, F32]:
 
 
 def propagate(
-    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+    rows: Tensor,
+    aggregate: Callable[[Tensor], Tensor],
+    dense: dict[str, Tensor],
+    recompute: bool = False,
 ) -> Tensor:
     """Use the rows as they are."""
     return rows

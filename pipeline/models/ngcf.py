@@ -36,7 +36,10 @@ def initial(dim: int, seed: int) -> dict[str, F32]:
 
 
 def propagate(
-    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+    rows: Tensor,
+    aggregate: Callable[[Tensor], Tensor],
+    dense: dict[str, Tensor],
+    recompute: bool = False,
 ) -> Tensor:
     """Concatenate the table and the normalised outputs of each layer (equations 7 and 9).
 
@@ -46,6 +49,7 @@ def propagate(
         rows: float32 (N, d).
         aggregate: the product with the symmetrically normalised adjacency A, without self-loops.
         dense: from ``initial``.
+        recompute: keep a layer's input alone, and compute the rest again in the backward pass.
 
     Returns:
         float32 (N, (LAYERS + 1) d).
@@ -59,10 +63,11 @@ def propagate(
 
     outputs = [rows]
     for i in range(LAYERS):
-        # Only a layer's input is kept for the backward pass; the rest is computed again there.
-        if rows.requires_grad:
-            rows = checkpoint(layer, rows, i, use_reentrant=False)
-        else:
-            rows = layer(rows, i)
-        outputs.append(F.normalize(rows, dim=1))
+        rows = checkpoint(layer, rows, i, use_reentrant=False) if recompute else layer(rows, i)
+        outputs.append(normalize(rows))
     return torch.cat(outputs, dim=1)
+
+
+def normalize(rows: Tensor) -> Tensor:
+    """Scale rows (N, w) to length 1. The bound under the root is TensorFlow's l2_normalize's."""
+    return rows * torch.rsqrt((rows * rows).sum(dim=1, keepdim=True).clamp_min(1e-12))

@@ -55,11 +55,33 @@ class Device:
         self.liked = [set(seen[a:b]) for a, b in pairwise(seen_ptr)]
         for user, item in self.log:
             self.liked[user].add(item)
+        self.flat = [table["dense"]] if self.m["dense"] else []
+        for spec in self.specs("gradients", "dense_state"):
+            self.flat.append(np.zeros(spec["shape"], np.float32))
+        names = [spec["name"] for spec in self.specs("update", "state")]
+        self.state: list[dict[tuple[int, int], np.float32]] = [{} for _ in names]
         self.run = verify.load((bundle / "step.pte").read_bytes())
         self.step = 0
         self.sampled: list[int] = []
         self.sums: dict[int, np.ndarray] = {}
         self.exchanges: list[int] = []
+
+    def specs(self, method: str, role: str) -> list[dict[str, Any]]:
+        """The inputs of a method of step.pte that have a role."""
+        inputs = self.m["programs"]["step"]["methods"][method]["inputs"]
+        return [spec for spec in inputs if spec["role"] == role]
+
+    def rates(self, method: str) -> list[np.ndarray]:
+        """What changes with the step: section 2.2."""
+        done, rate = self.step + 1, self.t["learning_rate"]
+        if self.t["optimizer"] == "adam":
+            rate /= 1 - 0.9**done
+        values = {"learning_rate": rate, "correction": 1 - 0.999**done}
+        return [
+            np.array([value], np.float32)
+            for role, value in values.items()
+            if self.specs(method, role)
+        ]
 
     def slots(self) -> list[int]:
         """Draw the batch: rows of users, of positives, of negatives."""
@@ -101,7 +123,9 @@ class Device:
                 tile[slot, col], mask[slot, col] = value, 1
             sampled[slot] = row in self.sums
         weight = np.ones(len(slots) // 3, np.float32)
-        loss, grads = self.run("gradients", *map(torch.from_numpy, (tile, mask, sampled, weight)))
+        inputs = [tile, mask, sampled, weight, *self.flat, *self.rates("gradients")]
+        loss, grads, *flat = self.run("gradients", *map(torch.from_numpy, inputs))
+        self.flat = [values.numpy() for values in flat]
         summed: dict[int, np.ndarray] = {}
         for slot, row in enumerate(slots):
             summed.setdefault(row, np.zeros(dim, np.float32))
@@ -117,15 +141,20 @@ class Device:
         step_info = self.m["programs"]["step"]["methods"]["update"]
         (chunk,) = step_info["inputs"][0]["shape"]
         entries = [(row, col) for row in summed for col in sorted(self.rows[row])]
-        lr = torch.tensor([self.t["learning_rate"]], dtype=torch.float32)
         for start in range(0, len(entries), chunk):
             part = entries[start : start + chunk]
             vals, grads = np.zeros((2, chunk), np.float32)
             vals[: len(part)] = [self.rows[row][col] for row, col in part]
             grads[: len(part)] = [summed[row][col] for row, col in part]
-            (new,) = self.run("update", torch.from_numpy(vals), torch.from_numpy(grads), lr)
+            state = np.zeros((len(self.state), chunk), np.float32)
+            for values, known in zip(state, self.state, strict=True):
+                values[: len(part)] = [known.get(entry, 0) for entry in part]
+            inputs = [vals, grads, *state, *self.rates("update")]
+            new, *moved = self.run("update", *map(torch.from_numpy, inputs))
             for (row, col), value in zip(part, new.numpy(), strict=False):
                 self.rows[row][col] = value
+            for known, values in zip(self.state, moved, strict=True):
+                known.update(zip(part, values.numpy(), strict=False))
 
     def end_window(self) -> None:
         done, end = self.step + 1, self.t["exchange_stop"] * self.t["steps"]
@@ -151,6 +180,8 @@ class Device:
         n = min(math.floor(f * active), len(grow), len(drop))
         for row, col in drop[:n]:
             del self.rows[row][col]
+            for known in self.state:
+                known.pop((row, col), None)
         for _, row, col in grow[:n]:
             self.rows[row][col] = np.float32(0)
         self.exchanges.append(n)
