@@ -35,11 +35,13 @@ class Method:
         function: takes the inputs and returns the outputs, as tensors, in the order of the specs.
         inputs: of the function.
         outputs: of the function.
+        xnnpack: whether XNNPACK computes what it can of it.
     """
 
     function: Callable[..., tuple[Tensor, ...]]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    xnnpack: bool = False
 
     def examples(self) -> tuple[Tensor, ...]:
         """Make inputs of the right shapes, for tracing; their values do not matter."""

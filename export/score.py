@@ -9,7 +9,7 @@ from torch import Tensor
 
 from export.dense import DenseSpec, split
 from export.methods import Method, TensorSpec
-from export.step import list_specs
+from export.step import LAYERED, list_specs
 from pipeline.aggregate import Lists
 from pipeline.models import MODELS, ModelName
 
@@ -53,7 +53,7 @@ def score_methods(
         TensorSpec("values", "float32", (1, TOP_K), "values"),
         TensorSpec("indices", "int64", (1, TOP_K), "indices"),
     )
-    return {"score": Method(score, tuple(inputs), outputs)}
+    return {"score": Method(score, tuple(inputs), outputs, xnnpack=bool(dense))}
 
 
 def vector_methods(
@@ -81,7 +81,8 @@ def vector_methods(
         inputs.append(_dense_spec(dense))
     width = vector_width(model, dim, dense)
     outputs = (TensorSpec("vectors", "float32", (rows, width), "vectors"),)
-    return {"vectors": Method(vectors, tuple(inputs), outputs)}
+    layered = model in LAYERED
+    return {"vectors": Method(vectors, tuple(inputs), outputs, xnnpack=layered)}
 
 
 def vector_width(model: ModelName, dim: int, dense: tuple[DenseSpec, ...]) -> int:

@@ -15,6 +15,9 @@ from pipeline.models import MODELS, ModelName, mf
 from pipeline.optimizers import STATE, OptimizerName, moved, rates
 
 Dense = dict[str, Tensor]
+LAYERED: tuple[ModelName, ...] = ("neumf", "ngcf")
+"""Models with matrix products, which XNNPACK computes. For the others, whose steps are elementwise
+and gathers, it was no faster than ExecuTorch's own kernels (docs/export.md)."""
 
 
 def tile_loss(rows: Tensor, weight: Tensor, l2: float) -> Tensor:
@@ -79,10 +82,10 @@ class Step:
     def value(self, rows: Tensor, weight: Tensor, lists: Lists | None, dense: Dense) -> Tensor:
         """Compute the loss of a tile of masked rows (T, d): float32 ()."""
         model, size = MODELS[self.model], self.batch_slots
-        vectors = rows if lists is None else model.propagate(rows, lists.aggregate, dense)
-        return batch_loss(
-            self.loss, model, vectors[:size], rows[:size], dense, weight, self.l2, self.num_items
-        )
+        vectors = rows
+        if lists is not None:
+            vectors, rows = model.propagate(rows, lists.aggregate, dense)[:size], rows[:size]
+        return batch_loss(self.loss, model, vectors, rows, dense, weight, self.l2, self.num_items)
 
 
 def step_methods(batch_size: int, dim: int, l2: float, chunk: int) -> dict[str, Method]:
@@ -98,28 +101,30 @@ def methods(step: Step) -> dict[str, Method]:
 def _gradients(step: Step) -> Method:
     names = STATE[step.optimizer]
 
+    def wanted(grads: Tensor, mask: Tensor, sampled: Tensor) -> Tensor:
+        # Inside the mask, and everywhere in a sampled row. Products broadcast (T, 1) cheaply in
+        # ExecuTorch's portable kernels; maximum and where do not.
+        return grads * (mask * (1 - sampled) + sampled)  # (T, d)
+
     def gradients(
         rows: Tensor, mask: Tensor, sampled: Tensor, weight: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
         masked = rows * mask  # (T, d)
         lists = Lists(*others[:4]) if step.has_graph else None
         given = others[4 * step.has_graph :]
-        # Where a gradient is wanted: 1 inside the mask, and everywhere in a sampled row. Products
-        # broadcast (T, 1) cheaply in ExecuTorch's portable kernels; maximum and where do not.
-        wanted = mask * (1 - sampled) + sampled  # (T, d)
         if not step.dense:
             differentiate = torch.func.grad_and_value(
                 lambda tile: step.value(tile, weight, lists, {})
             )
             grads, loss = differentiate(masked)
-            return loss, grads * wanted
+            return loss, wanted(grads, mask, sampled)
         dense, state = given[0], dict(zip(names, given[1:], strict=False))
         rate = dict(zip(rates(step.optimizer, 0, 0), given[1 + len(names) :], strict=True))
         (grads, slope), loss = torch.func.grad_and_value(
             lambda tile, flat: step.value(tile, weight, lists, split(flat, step.dense)), (0, 1)
         )(masked, dense)
         new, new_state = moved(step.optimizer, dense, slope, state, rate)
-        return loss, grads * wanted, new, *new_state.values()
+        return loss, wanted(grads, mask, sampled), new, *new_state.values()
 
     tile, flat = (step.slots, step.dim), (step.dense_size,)
     inputs = [
@@ -139,7 +144,7 @@ def _gradients(step: Step) -> Method:
         after += [TensorSpec(f"dense_{name}", "float32", flat, "dense_state") for name in names]
         inputs += [*after, *_rate_specs(step.optimizer)]
         outputs += after
-    return Method(gradients, tuple(inputs), tuple(outputs))
+    return Method(gradients, tuple(inputs), tuple(outputs), xnnpack=step.model in LAYERED)
 
 
 def list_specs(slots: int, width: int, readers: bool = True) -> list[TensorSpec]:

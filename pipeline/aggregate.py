@@ -40,7 +40,7 @@ class Lists:
 def weighted_sum(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Sum ``weights[t, k] * rows[index[t, k]]`` over k: float32 (T, w)."""
     found = F.embedding(index, rows)  # (T, F, w)
-    return torch.bmm(weights[:, None], found).squeeze(1)
+    return (found * weights[:, :, None]).sum(dim=1)
 
 
 class _Aggregate(torch.autograd.Function):

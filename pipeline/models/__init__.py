@@ -49,6 +49,12 @@ class Model(Protocol):
     def pair_scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
         """Score users (B, w') with items (B, w'), row by row: (B,)."""
 
+    def example_scores(self, vectors: Tensor, size: int, dense: Dense) -> tuple[Tensor, Tensor]:
+        """Score ``size`` users with their positive and their negative items: (B,) each.
+
+        ``vectors`` (3B, w') are users', positives' and negatives'.
+        """
+
     def scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
         """Score users (1, A, w') with all items (1, C, w'): (1, A, C)."""
 

@@ -11,10 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.models.inner_product import PAIR_FLOATS, pair_scores, scores
+from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
 from pipeline.table import F32
 
-__all__ = ["GRAPH", "PAIR_FLOATS", "initial", "pair_scores", "propagate", "scores"]
+__all__ = [
+    "GRAPH",
+    "PAIR_FLOATS",
+    "example_scores",
+    "initial",
+    "pair_scores",
+    "propagate",
+    "scores",
+]
 
 GRAPH: Literal["none", "linear", "layers"] = "layers"
 LAYERS = 3
@@ -57,9 +65,11 @@ def propagate(
 
     def layer(rows: Tensor, i: int) -> Tensor:
         around = aggregate(rows)
-        summed = F.linear(around + rows, dense[f"sum{i}.weight"], dense[f"sum{i}.bias"])
-        product = F.linear(around * rows, dense[f"product{i}.weight"], dense[f"product{i}.bias"])
-        return F.leaky_relu(summed + product, SLOPE)
+        # Both products in one: [sum, product] by [W1, W2].
+        messages = torch.cat([around + rows, around * rows], dim=1)  # (N, 2d)
+        weight = torch.cat([dense[f"sum{i}.weight"], dense[f"product{i}.weight"]], dim=1)
+        bias = dense[f"sum{i}.bias"] + dense[f"product{i}.bias"]
+        return F.leaky_relu(F.linear(messages, weight, bias), SLOPE)
 
     outputs = [rows]
     for i in range(LAYERS):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from export.build import Built
-from export.lower import double_the_smaller, drop_expands, join_slices, lower, trace
+from export.lower import lower, trace
 from export.program import describe
 from export.quiet import quiet
+from export.rewrite import double_the_smaller, drop_expands, join_slices
 from export.step import step_methods
 
 ANDROID = Path(__file__).parents[2] / "android_app/target/desktop/bin/java-with-executorch"
