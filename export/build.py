@@ -191,6 +191,7 @@ def make_program(
             tuple(plan.operators),
             tuple(plan.backends),
             plan.planned_arena_bytes,
+            plan.delegates,
         )
     return Program(pte, ProgramInfo(file, infos), errors)
 

@@ -198,14 +198,15 @@ def _programs(manifest: Manifest, errors: dict[str, float] | None = None) -> Tab
     if errors is not None:
         table.add_column("max abs error", justify="right")
     table.add_column("backends")
+    table.add_column("delegates", justify="right")
     table.add_column("operators", justify="right")
     for program in manifest.programs.values():
         for name, method in program.methods.items():
             error = [] if errors is None else [f"{errors[name]:.2g}"]
             arena = f"{method.planned_arena_bytes:,} B"
             backends = ", ".join(method.backends) or "portable"
-            count = str(len(method.operators))
-            table.add_row(name, program.file, arena, *error, backends, count)
+            count, delegates = str(len(method.operators)), str(method.delegates)
+            table.add_row(name, program.file, arena, *error, backends, delegates, count)
     return table
 
 

@@ -46,10 +46,7 @@ def golden(
     trainer = incremental_trainer(table, log, seen, known_items, recipe, steps, dense)
     count = min(steps, 2 * recipe.window + STEPS_PAST_UPDATES)
     losses = [trainer.run_step() for _ in range(count)]
-    chunks = None
-    if MODELS[recipe.model].GRAPH != "none":
-        chunks = recipe.chunks(Neighbours.of(seen, table.num_users, table.num_items))
-    before = Recommender(table, recipe.model, dense or {}, chunks=chunks)
+    before = recommender(table, recipe, seen, dense or {})
     quality = evaluate(before, later, join(seen, log), known_items)
     return {
         "seed": recipe.seed,
@@ -63,3 +60,13 @@ def golden(
             "users": len(quality.users),
         },
     }
+
+
+def recommender(
+    table: PackedTable, recipe: Incremental, seen: Pairs, dense: dict[str, F32]
+) -> Recommender:
+    """Give what scores as a device does: from sampled neighbourhoods where a model has a graph."""
+    chunks = None
+    if MODELS[recipe.model].GRAPH != "none":
+        chunks = recipe.chunks(Neighbours.of(seen, table.num_users, table.num_items))
+    return Recommender(table, recipe.model, dense, chunks=chunks)

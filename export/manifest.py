@@ -42,13 +42,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """One method of a program. ``operators`` are names as kernels are registered."""
+    """One method of a program.
+
+    ``operators`` are names as kernels are registered; ``delegates`` counts the parts of the graph
+    that ``backends`` compute, whose memory is not in the planned arena.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     operators: tuple[str, ...]
     backends: tuple[str, ...]
     planned_arena_bytes: int
+    delegates: int = 0
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def compare(
     errors = dict.fromkeys(methods, 0.0)
     for name, method in methods.items():
         for _ in range(DRAWS):
-            inputs = random_inputs(method, generator)
+            inputs = random_inputs(method.inputs, generator)
             outputs = run(name, *inputs)
             for spec, output in zip(method.outputs, outputs, strict=True):
                 if tuple(output.shape) != spec.shape:
@@ -182,9 +182,9 @@ def _error(method: Method, outputs: Outputs, expected: Outputs) -> float:
     return error
 
 
-def random_inputs(method: Method, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Draw inputs that a harness could give."""
-    drawn = {spec.name: _random(spec, generator) for spec in method.inputs}
+def random_inputs(specs: tuple[TensorSpec, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw inputs of a method that a harness could give."""
+    drawn = {spec.name: _random(spec, generator) for spec in specs}
     if "neighbours" in drawn:
         slots, width = drawn["neighbours"].shape
         lists = random_lists(slots, width, generator)

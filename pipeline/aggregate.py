@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+GROUP = 4
+"""Neighbours of a slot gathered at a time."""
+
 
 @dataclass(frozen=True)
 class Lists:
@@ -38,9 +41,15 @@ class Lists:
 
 
 def weighted_sum(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Sum ``weights[t, k] * rows[index[t, k]]`` over k: float32 (T, w)."""
-    found = F.embedding(index, rows)  # (T, F, w)
-    return (found * weights[:, :, None]).sum(dim=1)
+    """Sum ``weights[t, k] * rows[index[t, k]]`` over k: float32 (T, w).
+
+    A few neighbours at a time, so that the gathered rows take GROUP tiles and not F.
+    """
+    width = index.shape[1]
+    if width <= GROUP:
+        return (F.embedding(index, rows) * weights[:, :, None]).sum(dim=1)
+    total = weighted_sum(rows, index[:, :GROUP], weights[:, :GROUP])
+    return total + weighted_sum(rows, index[:, GROUP:], weights[:, GROUP:])
 
 
 class _Aggregate(torch.autograd.Function):

@@ -18,6 +18,8 @@ Precision = Literal["float32", "float16", "int8"]
 BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int8": 1}
 """Of a value; int8 has four more a row."""
 LEVELS = 127
+Rounding = Literal["stochastic", "nearest"]
+"""Of int8; a device rounds at random, and ``nearest`` is there to be compared with it."""
 
 
 def encoded(table: PackedTable, precision: Precision) -> dict[str, npt.NDArray[Any]]:
@@ -40,7 +42,14 @@ def decoded(table: PackedTable, stored: dict[str, npt.NDArray[Any]]) -> F32:
     return vals
 
 
-def round_rows(table: PackedTable, rows: I64, precision: Precision, seed: int, step: int) -> None:
+def round_rows(
+    table: PackedTable,
+    rows: I64,
+    precision: Precision,
+    seed: int,
+    step: int,
+    rounding: Rounding = "stochastic",
+) -> None:
     """Round the active entries of distinct ``rows`` to what can be stored, in place.
 
     int8 rounds at random, up with the probability of what is lost: to nearest, an update of less
@@ -56,7 +65,9 @@ def round_rows(table: PackedTable, rows: I64, precision: Precision, seed: int, s
         return
     scales = _scales(table, rows)[found.slot]
     places = rows[found.slot] * table.dim + found.col
-    chance = (draws(seed, ROUNDING, step, places) >> np.uint64(40)) * 2.0**-24
+    chance = np.full(len(places), 0.5)
+    if rounding == "stochastic":
+        chance = (draws(seed, ROUNDING, step, places) >> np.uint64(40)) * 2.0**-24
     levels = np.clip(np.floor(_in_scales(vals, scales) + chance), -LEVELS, LEVELS)
     table.vals[found.index] = levels.astype(np.float32) * scales
 

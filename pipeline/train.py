@@ -27,7 +27,7 @@ from pipeline.losses import LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Neighbourhood
 from pipeline.optimizers import STATE, OptimizerName, update
-from pipeline.precision import Precision, round_rows
+from pipeline.precision import Precision, Rounding, round_rows
 from pipeline.regrowth import regrow_at_random, regrow_by_gradient
 from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
 from pipeline.table import F32, I64, PackedTable
@@ -59,6 +59,7 @@ class StepConfig:
             the window (``cumulative``), their absolute values (``magnitude``), or those of its
             last batch (``instant``). ``rigl`` and ``set`` are these papers' own rules.
         precision: what values are rounded to as they are written back.
+        rounding: how int8 values are.
     """
 
     model: ModelName = "mf"
@@ -74,6 +75,7 @@ class StepConfig:
     floor: int = 2
     grow: Grow = "cumulative"
     precision: Precision = "float32"
+    rounding: Rounding = "stochastic"
 
 
 @dataclass
@@ -177,7 +179,8 @@ class Trainer:
         config, vals = self.config, self.table.vals
         update(config.optimizer, vals, grads, index, self.state, config.learning_rate, self.step)
         rows = found.rows if found.index is not None else np.arange(self.table.num_rows)
-        round_rows(self.table, rows, config.precision, self.sampler.seed, self.step)
+        seed = self.sampler.seed
+        round_rows(self.table, rows, config.precision, seed, self.step, config.rounding)
 
     def _begin_window(self, window: int) -> None:
         num_rows, seed = self.table.num_rows, self.sampler.seed
