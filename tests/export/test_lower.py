@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from device_bench.compat import runtime
 from export.build import Built
 from export.lower import lower, trace
 from export.program import describe
@@ -152,6 +153,7 @@ def test_android_runtime_has_every_operator(built: Built, tmp_path: Path) -> Non
     assert run.returncode == 0, run.stderr
     registered = set(run.stdout.split())
     assert len(registered) > 200
+    assert registered == set(runtime()["operators"])
     for program in built.manifest.programs.values():
         for method in program.methods.values():
             assert set(method.operators) <= registered
