@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from export.build import Program
-from export.lower import lower, simplify
+from export.lower import lower
 from export.manifest import MethodInfo, ProgramInfo
 from export.methods import Method, TensorSpec
 from export.program import describe
 from export.quiet import quiet
+from export.rewrite import rewrite
 from export.step import tile_loss
 from export.verify import MAX_ABS_ERROR, load
 from pipeline.losses import SLOTS_PER_EXAMPLE
@@ -158,7 +159,7 @@ def _lowered(name: str, function: Any, table: Tensor, batch_size: int) -> bytes:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         rows = _rows(batch_size)
-        graph = simplify(make_fx(function, tracing_mode="fake")(table, rows))
+        graph = rewrite(make_fx(function, tracing_mode="fake")(table, rows))
         exported = torch.export.export(_Traced(graph, table.clone()), (rows,))
         edge = to_edge({name: exported}, compile_config=EdgeCompileConfig(_check_ir_validity=False))
         program = edge.to_executorch(
@@ -183,7 +184,12 @@ def _info(
         if planned != [(spec.dtype, spec.shape) for spec in specs]:
             raise RuntimeError(f"{file}: {method} has {planned} where {specs} were declared")
     described = MethodInfo(
-        inputs, outputs, tuple(plan.operators), tuple(plan.backends), plan.planned_arena_bytes
+        inputs,
+        outputs,
+        tuple(plan.operators),
+        tuple(plan.backends),
+        plan.planned_arena_bytes,
+        plan.delegates,
     )
     return ProgramInfo(file, {method: described})
 
