@@ -130,12 +130,11 @@ def build(
             encode_ids("users", split.user_ids) | encode_ids("items", split.item_ids)
         ),
         "golden.json": (json.dumps(expected, indent=2) + "\n").encode(),
-        "step.pte": programs["step"].pte,
-        "score.pte": programs["score"].pte,
     }
+    programs |= others or {}
+    files |= {program.info.file: program.pte for program in programs.values()}
     if MODELS[recipe.model].GRAPH != "none":
         files[GRAPH] = _tensors(layout.graph_tensors(split, num_users, num_items))
-    programs |= others or {}
     infos = {name: program.info for name, program in programs.items()}
     described = _manifest(run, table, recipe, steps, infos, files)
     write_bundle(out, described, files)
