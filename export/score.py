@@ -12,6 +12,7 @@ from export.methods import Method, TensorSpec
 from export.step import LAYERED, list_specs
 from pipeline.aggregate import Lists
 from pipeline.models import MODELS, ModelName
+from pipeline.top import best
 
 TOP_K = 20
 MAX_CHUNK = 8192
@@ -39,8 +40,10 @@ def score_methods(
             # Scores are inner products here, so users and items may change places. This way round
             # what is transposed is one row; the other way it is the catalogue, at each call.
             values = MODELS[model].scores(items, user, {}).squeeze(2)  # (1, C)
-        top = torch.topk(values + penalty, TOP_K)
-        return top.values, top.indices
+        values = values + penalty
+        chosen = best(values, TOP_K)
+        top = torch.topk(torch.gather(values, 1, chosen), TOP_K)  # in descending order
+        return top.values, torch.gather(chosen, 1, top.indices)
 
     inputs = [
         TensorSpec("user", "float32", (1, 1, width), "user"),

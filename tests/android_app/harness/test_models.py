@@ -6,6 +6,7 @@ autograd, the device's the exported program and the harness.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,8 @@ def test_a_device_learns_what_the_host_does_and_resumes_it(
     assert correctness["verdict"] == "passed", correctness
     assert correctness["steps"] > 2 * SMALL["window"]  # past two mask updates
     assert ended.report["metrics"]["exchange_ns"]["count"] == 4
+    expected = json.loads((bundle / "golden.json").read_text())["quality_before"]
+    assert ended.report["quality"]["before"] == pytest.approx(expected, rel=0, abs=1e-6)
 
     parts = Harness(launcher, bundle, tmp_path / "parts")
     assert parts.run(steps=19, evaluate="false").code == 0
