@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device_bench.compat import require_runnable
 from export import manifest
 from export.bundle import verify_bundle
 from sparserec.progress import Progress, silent
@@ -42,9 +43,11 @@ def load(path: Path, progress: Progress = silent) -> Bundle:
     """Check every file of the bundle in folder ``path``.
 
     Raises:
-        SparseRecError: not a bundle, or one that is damaged, naming file and field.
+        SparseRecError: not a bundle, one that is damaged, naming file and field, or one whose
+            programs the app's library cannot run.
     """
     described = verify_bundle(path, progress)
+    require_runnable(path, described)
     files = [BundleFile(name, info.sha256, info.bytes) for name, info in described.files.items()]
     data = (path / manifest.NAME).read_bytes()
     last = BundleFile(manifest.NAME, hashlib.sha256(data).hexdigest(), len(data))

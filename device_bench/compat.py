@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 from device_bench.adb import Facts
 from device_bench.device_errors import DeviceError
+from export.manifest import Manifest
+from sparserec.errors import SparseRecError
 
 ABIS = ("arm64-v8a", "x86_64")
 """What ExecuTorch's published Android library is built for."""
@@ -39,3 +45,43 @@ def incompatibility(name: str, facts: Facts) -> DeviceError | None:
 def abi_of(facts: Facts) -> str | None:
     """The ABI in which the device runs the app: its best one that the app comes in."""
     return next((abi for abi in facts.abis if abi in ABIS), None)
+
+
+def runtime() -> dict[str, Any]:
+    """What the app's ExecuTorch library can run: ``executorch``, ``backends``, ``operators``.
+
+    ``executorch`` is the newest version whose programs it was tested with. The lists are the
+    library's own, and a test holds them against it.
+    """
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("runtime.json").read_text())
+    return found
+
+
+def require_runnable(path: Path, manifest: Manifest) -> None:
+    """Refuse programs that the app's library cannot run, before anything is pushed.
+
+    Raises:
+        SparseRecError: naming the program's method and what the library lacks.
+    """
+    able = runtime()
+    made = manifest.producer.get("executorch", able["executorch"])
+    if _version(made) > _version(able["executorch"]):
+        raise SparseRecError(
+            f"{path}: its programs were made by ExecuTorch {made}; the app's library is known to"
+            f" run those of {able['executorch']} and older",
+            f"export again with executorch {able['executorch']}",
+        )
+    for program in manifest.programs.values():
+        for name, method in program.methods.items():
+            for kind, has in (("backends", method.backends), ("operators", method.operators)):
+                lacking = sorted(set(has) - set(able[kind]))
+                if lacking:
+                    raise SparseRecError(
+                        f"{path / program.file}: method {name} needs {kind} that the app's"
+                        f" ExecuTorch library does not have: {', '.join(lacking)}",
+                        "export the bundle again with this version: sparserec export",
+                    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())

@@ -9,7 +9,9 @@ from pathlib import Path
 from sparserec.errors import SparseRecError
 
 CALL = "native_call_"
-"""The runtime's prefix of an operator's events; the delegates' events have another."""
+"""The runtime's prefix of an operator's events."""
+DELEGATE_CALL = "DELEGATE_CALL"
+"""Its name for the call of a delegate, which is one line here, whatever it computes."""
 ABSENT = (
     "There is no profile.etdump beside the report. The runtime library in the app is built without "
     "ETDump, so a phone or a virtual device leaves none. A profile that another build of "
@@ -44,7 +46,8 @@ def read(path: Path) -> list[Operator]:
             inspector = Inspector(etdump_path=str(path))
         for block in inspector.event_blocks:
             for event in block.events:
-                if event.name.startswith(CALL) and event.perf_data is not None:
+                called = event.name.startswith(CALL) or event.name == DELEGATE_CALL
+                if called and event.perf_data is not None:
                     name = event.name.removeprefix(CALL)
                     # The inspector's unit is the millisecond.
                     times.setdefault(name, []).extend(ms * 1e6 for ms in event.perf_data.raw)

@@ -18,22 +18,27 @@ from safetensors.numpy import save
 
 from export import layout, verify
 from export.bundle import bundle_id, file_infos, write_bundle
+from export.dense import specs
 from export.golden import golden
 from export.lower import lower
-from export.manifest import Manifest, MethodInfo, ProgramInfo, Training
+from export.manifest import GRAPH, WORDS, Manifest, MethodInfo, ProgramInfo, Training
 from export.methods import Method
 from export.program import describe
-from export.score import score_chunk, score_methods
-from export.step import step_methods, update_chunk
+from export.score import score_chunk, score_methods, vector_methods, vector_width
+from export.step import Step, methods, update_chunk
 from pipeline.files import encode_ids
-from pipeline.incremental import Incremental
+from pipeline.incremental import SCORED_ROWS, Incremental
+from pipeline.models import MODELS
+from pipeline.precision import decoded, encoded
 from pipeline.run import TrainedRun
-from pipeline.table import PackedTable
+from pipeline.table import F32, PackedTable
 from sparserec import __version__
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, silent
 
 STAGES = 4
+EXPORTED = WORDS["model"]
+"""Base recommenders that harnesses know."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +85,19 @@ def build(
         spare_users: free rows for users yet to come; None takes 2%, at least 8.
         spare_items: likewise.
         progress: gets the stages.
-        others: programs to put in besides (export/dense.py), by their names in the manifest.
+        others: programs to put in besides (``export.dense_trainers``), by their names in the
+            manifest.
 
     Raises:
         SparseRecError: if the run has nothing for a device, a program differs from PyTorch, or
             ``out`` cannot be written. ``out`` is then as it was.
     """
     split = run.split
+    if run.recipe.step.model not in EXPORTED:
+        raise SparseRecError(
+            f"model {run.recipe.step.model}: a model of your own cannot be exported",
+            f"train one of these for a device: {', '.join(EXPORTED)}",
+        )
     for name in ("log", "later"):
         if not len(getattr(split, name)):
             raise SparseRecError(
@@ -94,74 +105,103 @@ def build(
                 " so there is nothing for a device to do",
                 "train on a dataset with times: sparserec data list",
             )
-    recipe = replace(recipe, floor=run.recipe.step.floor)
+    step = run.recipe.step
+    recipe = replace(recipe, floor=step.floor, model=step.model)
     steps = recipe.steps(len(split.log)) if steps is None else steps
     num_users = layout.capacity(split.num_users, spare_users)
     num_items = layout.capacity(split.num_items, spare_items)
     table = layout.with_spare_rows(run.table, num_users, num_items, recipe.floor)
+    stored = encoded(table, recipe.precision)
+    table.vals = decoded(table, stored)  # what the device starts from
 
     progress("export: lowering and checking step.pte", 0, STAGES)
-    step = _step_program(table, recipe)
+    programs = {"step": step_program(table, recipe, split.num_items, run.dense)}
     progress("export: lowering and checking score.pte", 1, STAGES)
-    score = _score_program(table)
+    programs["score"] = score_program(table, recipe, run.dense)
     progress("export: losses and quality of the host", 2, STAGES)
     expected = golden(
-        table, split.log, split.later, layout.past(split), split.num_items, recipe, steps
+        table, split.log, split.later, layout.past(split), split.num_items, recipe, steps, run.dense
     )
     progress("export: writing the bundle", 3, STAGES)
     files = {
-        "table.safetensors": _tensors(layout.table_tensors(table)),
+        "table.safetensors": _tensors(layout.table_tensors(table, stored, run.dense)),
         "interactions.safetensors": _tensors(layout.interaction_tensors(split, num_users)),
         "ids.safetensors": _tensors(
             encode_ids("users", split.user_ids) | encode_ids("items", split.item_ids)
         ),
         "golden.json": (json.dumps(expected, indent=2) + "\n").encode(),
-        "step.pte": step.pte,
-        "score.pte": score.pte,
     }
-    programs = {"step": step.info, "score": score.info}
-    for name, other in (others or {}).items():
-        files[other.info.file], programs[name] = other.pte, other.info
-    described = _manifest(run, table, recipe, steps, programs, files)
+    programs |= others or {}
+    files |= {program.info.file: program.pte for program in programs.values()}
+    if MODELS[recipe.model].GRAPH != "none":
+        files[GRAPH] = _tensors(layout.graph_tensors(split, num_users, num_items))
+    infos = {name: program.info for name, program in programs.items()}
+    described = _manifest(run, table, recipe, steps, infos, files)
     write_bundle(out, described, files)
     progress("export: done", STAGES, STAGES)
-    return Built(out, described, step.max_abs_errors | score.max_abs_errors)
+    errors = programs["step"].max_abs_errors | programs["score"].max_abs_errors
+    return Built(out, described, errors)
 
 
-def _step_program(table: PackedTable, recipe: Incremental) -> Program:
-    chunk = update_chunk(recipe.batch_size, table.nnz, table.num_rows)
-    methods = step_methods(recipe.batch_size, table.dim, recipe.l2, chunk)
-    return make_program("step.pte", methods, verify.step_references(recipe.l2))
+def step_program(
+    table: PackedTable, recipe: Incremental, num_items: int, dense: Mapping[str, F32]
+) -> Program:
+    """Lower and check ``step.pte`` for a table and what a device does with it."""
+    step = Step(
+        batch_size=recipe.batch_size,
+        dim=table.dim,
+        l2=recipe.l2,
+        chunk=update_chunk(recipe.tile_slots, table.nnz, table.num_rows),
+        model=recipe.model,
+        loss=recipe.loss,
+        optimizer=recipe.optimizer,
+        negatives=recipe.negatives,
+        num_items=num_items,
+        tile=recipe.tile_slots,
+        fanout=recipe.fanout,
+        dense=specs(dense),
+    )
+    return make_program("step.pte", methods(step), verify.step_references(step))
 
 
-def _score_program(table: PackedTable) -> Program:
-    methods = score_methods(score_chunk(table.num_items), table.dim)
-    return make_program("score.pte", methods, verify.score_references())
+def score_program(table: PackedTable, recipe: Incremental, dense: Mapping[str, F32]) -> Program:
+    """Lower and check ``score.pte``."""
+    model, parameters = recipe.model, specs(dense)
+    if MODELS[model].GRAPH == "none":
+        chunk = score_chunk(table.num_items, model)
+        found = score_methods(chunk, table.dim, model, parameters)
+        return make_program("score.pte", found, verify.score_references(model, parameters))
+    width = vector_width(model, table.dim, parameters)
+    found = score_methods(SCORED_ROWS, width, model)
+    slots, fanout = recipe.chunk_slots, recipe.chunk_fanout
+    found |= vector_methods(model, table.dim, SCORED_ROWS, slots, fanout, parameters)
+    return make_program("score.pte", found, verify.score_references(model, parameters, SCORED_ROWS))
 
 
 def make_program(
-    file: str, methods: Mapping[str, Method], references: Mapping[str, verify.Reference]
+    file: str, declared: Mapping[str, Method], references: Mapping[str, verify.Reference]
 ) -> Program:
     """Lower methods, execute them against PyTorch, and describe what came out.
 
     Raises:
         SparseRecError: if they differ by more than ``verify.MAX_ABS_ERROR``.
     """
-    pte = lower(methods)
-    errors = verify.compare(pte, methods, references)
+    pte = lower(declared)
+    errors = verify.compare(pte, declared, references)
     plans = describe(pte, Path(file))
     infos = {}
-    for name, method in methods.items():
+    for name, method in declared.items():
         plan = plans[name]
-        for specs, found in ((method.inputs, plan.inputs), (method.outputs, plan.outputs)):
-            if found != [(spec.dtype, spec.shape) for spec in specs]:
-                raise RuntimeError(f"{file}: {name} has {found} where {specs} were declared")
+        for wanted, found in ((method.inputs, plan.inputs), (method.outputs, plan.outputs)):
+            if found != [(spec.dtype, spec.shape) for spec in wanted]:
+                raise RuntimeError(f"{file}: {name} has {found} where {wanted} were declared")
         infos[name] = MethodInfo(
             method.inputs,
             method.outputs,
             tuple(plan.operators),
             tuple(plan.backends),
             plan.planned_arena_bytes,
+            plan.delegates,
         )
     return Program(pte, ProgramInfo(file, infos), errors)
 
@@ -176,9 +216,9 @@ def _manifest(
 ) -> Manifest:
     infos = file_infos(files)
     return Manifest(
-        bundle_id=bundle_id(run.dataset, "mf", table.dim, run.table.density, infos),
+        bundle_id=bundle_id(run.dataset, recipe.model, table.dim, run.table.density, infos),
         created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        model="mf",
+        model=recipe.model,
         num_users=table.num_users,
         num_items=table.num_items,
         known_users=run.split.num_users,
@@ -187,8 +227,12 @@ def _manifest(
         density=table.density,
         nnz=table.nnz,
         floor=min(recipe.floor, table.dim),
+        precision=recipe.precision,
+        dense=specs(run.dense),
         training=Training(
-            optimizer="sgd",
+            loss=recipe.loss,
+            negatives=recipe.negatives if recipe.loss == "softmax" else 0,
+            optimizer=recipe.optimizer,
             learning_rate=recipe.learning_rate,
             l2=recipe.l2,
             batch_size=recipe.batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,31 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from export.manifest import Manifest
+
+
+class LossChoice(StrEnum):
+    """Values of ``--loss``."""
+
+    bpr = "bpr"
+    bce = "bce"
+    softmax = "softmax"
+
+
+class OptimizerChoice(StrEnum):
+    """Values of ``--optimizer``."""
+
+    sgd = "sgd"
+    momentum = "momentum"
+    adagrad = "adagrad"
+    adam = "adam"
+
+
+class PrecisionChoice(StrEnum):
+    """Values of ``--precision``."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
 
 
 def export(
@@ -24,13 +50,37 @@ def export(
         typer.Option(min=0, help="Free rows for users yet to come.  [default: 2%, at least 8]"),
     ] = None,
     spare_items: Annotated[int | None, typer.Option(min=0, help="Likewise for items.")] = None,
+    loss: Annotated[
+        LossChoice | None, typer.Option(help="Of the device's steps.  [default: the run's]")
+    ] = None,
+    optimizer: Annotated[
+        OptimizerChoice | None,
+        typer.Option(help="Of the device's steps.  [default: sgd for mf, adam for the others]"),
+    ] = None,
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="How the table's values are stored.")
+    ] = PrecisionChoice.float32,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Triples a step on the device.")
+        int | None, typer.Option(min=1, help="Examples a step on the device.")
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(min=1, help="Items that a batch shares, for softmax.")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of the device's SGD, on the batch's mean loss.")
+        float | None,
+        typer.Option(
+            help="On the batch's mean loss."
+            "  [default: sgd 20, momentum 2, adagrad 0.03, adam 0.003]"
+        ),
     ] = None,
-    l2: Annotated[float | None, typer.Option(help="Penalty on the rows of a triple.")] = None,
+    l2: Annotated[float | None, typer.Option(help="Penalty on the rows of an example.")] = None,
+    fanout: Annotated[
+        int | None, typer.Option(min=1, help="Neighbours of a row, for ngcf and lightgcn.")
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows of a tile for each of the batch's, for ngcf and lightgcn."),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Steps of the device's run.  [default: 14 passes over the log]"),
@@ -55,13 +105,24 @@ def export(
 
     given: dict[str, Any] = {
         "batch_size": batch_size,
+        "negatives": negatives,
+        "fanout": fanout,
+        "tile": tile,
         "learning_rate": learning_rate,
         "l2": l2,
         "window": window,
         "seed": seed,
     }
-    recipe = replace(Incremental(), **{name: v for name, v in given.items() if v is not None})
     trained = load_run(run)
+    step = trained.recipe.step
+    defaults = Incremental.of(
+        step.model, loss.value if loss else step.loss, optimizer.value if optimizer else None
+    )
+    recipe = replace(
+        defaults,
+        precision=precision.value,
+        **{name: v for name, v in given.items() if v is not None},
+    )
     with bars() as progress:
         built = build(
             trained, out or run / "bundle", recipe, steps, spare_users, spare_items, progress
@@ -100,9 +161,11 @@ def _summary(manifest: Manifest) -> Table:
         "model": f"{manifest.model}, d = {manifest.dim}",
         "users": f"{manifest.num_users:,} rows, {manifest.known_users:,} assigned",
         "items": f"{manifest.num_items:,} rows, {manifest.known_items:,} assigned",
-        "table": f"{manifest.nnz:,} active entries, density {manifest.density:.4f}, "
-        f"at least {manifest.floor} a row",
-        "training": f"{training.steps} steps of {training.batch_size}, {training.optimizer} "
+        "table": f"{manifest.nnz:,} active entries in {manifest.precision}, density "
+        f"{manifest.density:.4f}, at least {manifest.floor} a row",
+        "dense": f"{manifest.dense_size:,} parameters in {len(manifest.dense)} tensors",
+        "training": f"{training.steps} steps of {training.batch_size}, {training.loss} by "
+        f"{training.optimizer} "
         f"at {training.learning_rate:g}, l2 {training.l2:g}, seed {training.seed}",
         "mask update": f"every {training.window} steps until {training.exchange_stop:.0%}, "
         f"{training.exchange_fraction:.0%} of the entries of {training.sampled_fraction:.0%} "
@@ -141,14 +204,15 @@ def _programs(manifest: Manifest, errors: dict[str, float] | None = None) -> Tab
     if errors is not None:
         table.add_column("max abs error", justify="right")
     table.add_column("backends")
+    table.add_column("delegates", justify="right")
     table.add_column("operators", justify="right")
     for program in manifest.programs.values():
         for name, method in program.methods.items():
             error = [] if errors is None else [f"{errors[name]:.2g}"]
             arena = f"{method.planned_arena_bytes:,} B"
             backends = ", ".join(method.backends) or "portable"
-            count = str(len(method.operators))
-            table.add_row(name, program.file, arena, *error, backends, count)
+            count, delegates = str(len(method.operators)), str(method.delegates)
+            table.add_row(name, program.file, arena, *error, backends, delegates, count)
     return table
 
 

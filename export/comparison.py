@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from export.build import Built, build
-from export.dense import dense_programs, forward_program
+from export.dense_trainers import dense_programs, forward_program
 from pipeline.data.split import Pairs, Split
 from pipeline.incremental import Incremental
 from pipeline.nmf import random_table

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from export.manifest import AGAIN, Manifest, bad, decode, read_object
+from export.manifest import AGAIN, GRAPH, Manifest, bad, decode, read_object
 from pipeline.files import decode_ids
 from sparserec.errors import SparseRecError
 
@@ -39,6 +39,8 @@ def check(bundle: Path, manifest: Manifest) -> None:
         SparseRecError: naming file and tensor or field.
     """
     _check_table(bundle / "table.safetensors", manifest)
+    if manifest.has_graph:
+        _check_graph(bundle / GRAPH, manifest)
     _check_interactions(bundle / "interactions.safetensors", manifest)
     _check_ids(bundle / "ids.safetensors", manifest)
     _check_golden(bundle / "golden.json", manifest)
@@ -64,12 +66,16 @@ def load_tensors(path: Path, dtypes: dict[str, str]) -> Arrays:
 
 
 def _check_table(path: Path, manifest: Manifest) -> None:
-    arrays = load_tensors(path, {"row_ptr": "int32", "cols": "uint8", "vals": "float32"})
-    row_ptr, cols, vals = arrays["row_ptr"], arrays["cols"], arrays["vals"]
+    dtypes = {"row_ptr": "int32", "cols": "uint8", "vals": manifest.precision}
+    if manifest.precision == "int8":
+        dtypes["scales"] = "float32"
+    if manifest.dense:
+        dtypes["dense"] = "float32"
+    arrays = load_tensors(path, dtypes)
+    row_ptr, cols = arrays["row_ptr"], arrays["cols"]
     rows = manifest.num_users + manifest.num_items
     _check_pointers(path, "row_ptr", row_ptr, rows, manifest.nnz)
-    for name in ("cols", "vals"):
-        _check_length(path, name, arrays[name], manifest.nnz)
+    _check_length(path, "cols", cols, manifest.nnz)
     density = manifest.nnz / (rows * manifest.dim)
     if abs(density - manifest.density) > 1e-6:
         raise bad(path, "row_ptr", f"density {density:g}, the manifest says {manifest.density:g}")
@@ -80,8 +86,31 @@ def _check_table(path: Path, manifest: Manifest) -> None:
         raise bad(path, "cols", f"holds a column that is not below dim = {manifest.dim}")
     if not _ascending_in_rows(row_ptr, cols):
         raise bad(path, "cols", "does not increase strictly inside each row")
-    if not np.all(np.isfinite(vals)):
-        raise bad(path, "vals", "holds a value that is not finite")
+    lengths = {"vals": manifest.nnz, "scales": rows, "dense": manifest.dense_size}
+    for name, length in lengths.items():
+        if name in dtypes:
+            _check_length(path, name, arrays[name], length)
+            if not np.all(np.isfinite(arrays[name])):
+                raise bad(path, name, "holds a value that is not finite")
+
+
+def _check_graph(path: Path, manifest: Manifest) -> None:
+    arrays = load_tensors(path, {"graph_ptr": "int32", "graph_rows": "int32"})
+    ptr, rows = arrays["graph_ptr"], arrays["graph_rows"]
+    users, size = manifest.num_users, manifest.num_users + manifest.num_items
+    _check_pointers(path, "graph_ptr", ptr, size, len(rows))
+    if len(rows) and not 0 <= rows.min() <= rows.max() < size:
+        raise bad(path, "graph_rows", f"holds a row outside [0, {size})")
+    if not _ascending_in_rows(ptr, rows):
+        raise bad(path, "graph_rows", "does not increase strictly inside each row's part")
+    first_item = ptr[users]
+    if np.any(rows[:first_item] < users) or np.any(rows[first_item:] >= users):
+        raise bad(path, "graph_rows", "joins two users, or two items")
+    ends = np.repeat(np.arange(size), np.diff(ptr))
+    there = np.sort(ends[:first_item].astype(np.int64) * size + rows[:first_item])
+    back = np.sort(rows[first_item:].astype(np.int64) * size + ends[first_item:])
+    if not np.array_equal(there, back):
+        raise bad(path, "graph_rows", "holds a pair once only; each is there from both ends")
 
 
 def _check_interactions(path: Path, manifest: Manifest) -> None:

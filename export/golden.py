@@ -7,9 +7,11 @@ from typing import Any
 from pipeline.data.split import Pairs
 from pipeline.evaluate import evaluate
 from pipeline.incremental import Incremental, incremental_trainer
+from pipeline.models import MODELS
+from pipeline.neighbourhood import Neighbours
 from pipeline.recommender import Recommender
 from pipeline.sampling import join
-from pipeline.table import PackedTable
+from pipeline.table import F32, PackedTable
 
 TOLERANCE = 1e-4
 STEPS_PAST_UPDATES = 20
@@ -24,6 +26,7 @@ def golden(
     known_items: int,
     recipe: Incremental,
     steps: int,
+    dense: dict[str, F32] | None = None,
 ) -> dict[str, Any]:
     """Run the host's trainer for the first steps of the device's run.
 
@@ -35,14 +38,16 @@ def golden(
         known_items: items [0, known_items) exist.
         recipe: of the device's run.
         steps: length of the device's run.
+        dense: the model's dense parameters.
 
     Returns:
         The content of ``golden.json``. Its steps reach past two mask updates where the run does.
     """
-    trainer = incremental_trainer(table, log, seen, known_items, recipe, steps)
+    trainer = incremental_trainer(table, log, seen, known_items, recipe, steps, dense)
     count = min(steps, 2 * recipe.window + STEPS_PAST_UPDATES)
     losses = [trainer.run_step() for _ in range(count)]
-    quality = evaluate(Recommender(table), later, join(seen, log), known_items)
+    before = recommender(table, recipe, seen, dense or {})
+    quality = evaluate(before, later, join(seen, log), known_items)
     return {
         "seed": recipe.seed,
         "steps": count,
@@ -55,3 +60,13 @@ def golden(
             "users": len(quality.users),
         },
     }
+
+
+def recommender(
+    table: PackedTable, recipe: Incremental, seen: Pairs, dense: dict[str, F32]
+) -> Recommender:
+    """Give what scores as a device does: from sampled neighbourhoods where a model has a graph."""
+    chunks = None
+    if MODELS[recipe.model].GRAPH != "none":
+        chunks = recipe.chunks(Neighbours.of(seen, table.num_users, table.num_items))
+    return Recommender(table, recipe.model, dense, chunks=chunks)

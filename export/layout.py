@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.dense import flatten
 from pipeline.data.split import Pairs, Split
+from pipeline.neighbourhood import Neighbours
 from pipeline.sampling import join
-from pipeline.table import PackedTable
+from pipeline.table import F32, PackedTable
 
 LEAST_SPARE, SPARE_FRACTION = 8, 0.02
 
@@ -69,9 +71,27 @@ def with_spare_rows(table: PackedTable, num_users: int, num_items: int, floor: i
     )
 
 
-def table_tensors(table: PackedTable) -> dict[str, NDArray[Any]]:
-    """Give the tensors of ``table.safetensors``."""
-    return {"row_ptr": table.row_ptr.astype(np.int32), "cols": table.cols, "vals": table.vals}
+def table_tensors(
+    table: PackedTable, stored: dict[str, NDArray[Any]], dense: dict[str, F32]
+) -> dict[str, NDArray[Any]]:
+    """Give the tensors of ``table.safetensors``; ``stored`` is what ``encoded`` gives."""
+    tensors: dict[str, NDArray[Any]] = {
+        "row_ptr": table.row_ptr.astype(np.int32),
+        "cols": table.cols,
+        **stored,
+    }
+    if dense:
+        tensors["dense"] = flatten(dense)
+    return tensors
+
+
+def graph_tensors(split: Split, num_users: int, num_items: int) -> dict[str, NDArray[Any]]:
+    """Give the tensors of ``graph.safetensors``, from the host's past; sizes are capacities."""
+    found = Neighbours.of(past(split), num_users, num_items)
+    return {
+        "graph_ptr": found.ptr.astype(np.int32),
+        "graph_rows": found.rows.astype(np.int32),
+    }
 
 
 def past(split: Split) -> Pairs:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from export.dense import DenseSpec
 from export.methods import TensorSpec
 from sparserec.errors import SparseRecError
 
@@ -23,6 +24,16 @@ FILES = (
     "step.pte",
     "table.safetensors",
 )
+GRAPH = "graph.safetensors"
+"""Of models with a graph."""
+MODELS_WITH_GRAPH = ("ngcf", "lightgcn")
+WORDS = {
+    "model": ("mf", "neumf", *MODELS_WITH_GRAPH),
+    "precision": ("float32", "float16", "int8"),
+    "training.loss": ("bpr", "bce", "softmax"),
+    "training.optimizer": ("sgd", "momentum", "adagrad", "adam"),
+}
+"""What these fields may be. Written out, so that ``sparserec inspect`` does without torch."""
 
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 
@@ -31,13 +42,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """One method of a program. ``operators`` are names as kernels are registered."""
+    """One method of a program.
+
+    ``operators`` are names as kernels are registered; ``delegates`` counts the parts of the graph
+    that ``backends`` compute, whose memory is not in the planned arena.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     operators: tuple[str, ...]
     backends: tuple[str, ...]
     planned_arena_bytes: int
+    delegates: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,10 +72,12 @@ class FileInfo:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What the device does; the words are those of docs/formats.md sections 2, 4 and 5."""
 
+    loss: str = "bpr"
+    negatives: int = 0
     optimizer: str
     learning_rate: float
     l2: float
@@ -73,7 +91,7 @@ class Training:
     negative_tries: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything that ``manifest.json`` says, in its order, but for ``schema_version``."""
 
@@ -88,11 +106,23 @@ class Manifest:
     density: float
     nnz: int
     floor: int
+    precision: str = "float32"
+    dense: tuple[DenseSpec, ...] = ()
     training: Training
     programs: dict[str, ProgramInfo]
     producer: dict[str, str]
     provenance: dict[str, Any]
     files: dict[str, FileInfo]
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether the model looks at neighbours."""
+        return self.model in MODELS_WITH_GRAPH
+
+    @property
+    def dense_size(self) -> int:
+        """P, dense parameters."""
+        return sum(spec.size for spec in self.dense)
 
     def to_json(self) -> bytes:
         """Encode as the content of ``manifest.json``."""
@@ -146,7 +176,7 @@ def decode(kind: type[T], value: Any, path: Path, field: str) -> T:
     Args:
         kind: int, float, str, Any, a dataclass, or a dict or homogeneous tuple of these.
         value: as ``json`` returns it. Fields that a dataclass does not have are ignored, so that
-            later versions may add some.
+            later versions may add some; those with a default may be absent.
         path: of the file, for the error.
         field: where in the file ``value`` is, for the error.
 
@@ -166,10 +196,12 @@ def _decode(kind: Any, value: Any, path: Path, field: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         inner = f"{field}." if field else ""
         hints = get_type_hints(kind)
-        missing = [name for name in hints if name not in value]
+        needed = [field.name for field in fields(kind) if field.default is MISSING]
+        missing = [name for name in needed if name not in value]
         if missing:
             raise bad(path, inner + missing[0], "is missing")
-        return kind(**{n: _decode(h, value[n], path, inner + n) for n, h in hints.items()})
+        given = {name: hint for name, hint in hints.items() if name in value}
+        return kind(**{n: _decode(h, value[n], path, inner + n) for n, h in given.items()})
     if origin is tuple:
         item = get_args(kind)[0]
         return tuple(_decode(item, v, path, f"{field}[{k}]") for k, v in enumerate(value))
@@ -196,13 +228,14 @@ def _check(manifest: Manifest, path: Path) -> None:
     for name in manifest.files:
         if not _PLAIN.fullmatch(name) or name == NAME:
             raise bad(path, "files", f"{json.dumps(name)} is not a plain file name")
-    for name in FILES:
+    for name in (*FILES, GRAPH) if manifest.has_graph else FILES:
         if name not in manifest.files:
             raise bad(path, f"files.{name}", "is missing")
     for name, info in manifest.files.items():
         if not re.fullmatch("[0-9a-f]{64}", info.sha256):
             raise bad(path, f"files.{name}.sha256", "is not a SHA-256 in lower case")
-    for name, methods in (("step", ("gradients", "update")), ("score", ("score",))):
+    score = ("score", "vectors") if manifest.has_graph else ("score",)
+    for name, methods in (("step", ("gradients", "update")), ("score", score)):
         program = manifest.programs.get(name)
         if program is None:
             raise bad(path, f"programs.{name}", "is missing")
@@ -211,7 +244,20 @@ def _check(manifest: Manifest, path: Path) -> None:
         for method in methods:
             if method not in program.methods:
                 raise bad(path, f"programs.{name}.methods.{method}", "is missing")
+    _check_words(manifest, path)
     _check_numbers(manifest, path)
+
+
+def _check_words(manifest: Manifest, path: Path) -> None:
+    values = {
+        "model": manifest.model,
+        "precision": manifest.precision,
+        "training.loss": manifest.training.loss,
+        "training.optimizer": manifest.training.optimizer,
+    }
+    for field, words in WORDS.items():
+        if values[field] not in words:
+            raise bad(path, field, f"is {json.dumps(values[field])}, not one of {', '.join(words)}")
 
 
 def _check_numbers(manifest: Manifest, path: Path) -> None:
@@ -229,6 +275,7 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
         "training.steps": (training.steps, 1, 2**31 - 1),
         "training.seed": (training.seed, 0, 2**63 - 1),
         "training.window": (training.window, 1, 2**31 - 1),
+        "training.negatives": (training.negatives, 0, 2**24),
         "training.negative_tries": (training.negative_tries, 1, 2**16),
         "training.sampled_fraction": (training.sampled_fraction, 0, 1),
         "training.exchange_fraction": (training.exchange_fraction, 0, 1),

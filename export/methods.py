@@ -16,7 +16,7 @@ class TensorSpec:
 
     Attributes:
         name: for people.
-        dtype: ``float32`` or ``int64``.
+        dtype: ``float32``, ``int32`` or ``int64``.
         shape: static.
         role: what the harness binds by (docs/formats.md sections 2 and 3).
     """
@@ -33,16 +33,19 @@ class Method:
 
     Attributes:
         function: takes the inputs and returns the outputs, as tensors, in the order of the specs.
-        inputs: all float32.
+        inputs: of the function.
         outputs: of the function.
+        xnnpack: whether XNNPACK computes what it can of it.
     """
 
     function: Callable[..., tuple[Tensor, ...]]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    xnnpack: bool = False
 
     def examples(self) -> tuple[Tensor, ...]:
         """Make inputs of the right shapes, for tracing; their values do not matter."""
         import torch
 
-        return tuple(torch.zeros(spec.shape) for spec in self.inputs)
+        dtypes = {"float32": torch.float32, "int32": torch.int32}
+        return tuple(torch.zeros(spec.shape, dtype=dtypes[spec.dtype]) for spec in self.inputs)

@@ -8,7 +8,7 @@ from pathlib import Path
 from export.quiet import quiet
 from sparserec.errors import SparseRecError
 
-_DTYPES = {"FLOAT": "float32", "LONG": "int64"}
+_DTYPES = {"FLOAT": "float32", "INT": "int32", "LONG": "int64"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Plan:
         operators: names with overloads, as kernels are registered: ``aten::mul.out``.
         backends: ids of the backends that the method's delegates need.
         planned_arena_bytes: memory planned for intermediate results and outputs.
+        delegates: parts of the graph that backends compute.
     """
 
     inputs: list[tuple[str, tuple[int, ...]]]
@@ -27,6 +28,7 @@ class Plan:
     operators: list[str]
     backends: list[str]
     planned_arena_bytes: int
+    delegates: int
 
 
 def check_magic(data: bytes, path: Path) -> str:
@@ -87,4 +89,5 @@ def _describe(plan: object) -> Plan:
         ),
         backends=sorted({delegate.id for delegate in plan.delegates}),
         planned_arena_bytes=sum(plan.non_const_buffer_sizes),
+        delegates=len(plan.delegates),
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 _WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",  # torch, copying its own tree specs
-    r"Mutation on a buffer in the model is detected.*",  # and initialised (export/dense.py)
+    r"Mutation on a buffer in the model is detected.*",  # export.dense_trainers initialises it
 )
 _LOGGED = ("natively supported by torch.compile as an opaque value type",)  # torchao, on import
 _NATIVE = (b"[cpuinfo_utils.cpp",)  # ExecuTorch's thread pool, looking for an Arm chip's files

@@ -2,7 +2,8 @@
 
 For MF and NeuMF nothing larger than the batch's own tile is made. LightGCN's gradient diffuses to
 every row: it is taken back a block of columns at a time and read at the active entries and the
-sampled rows. NGCF keeps its layers' inputs, (N, d) each, and nothing else of the tape.
+sampled rows. NGCF keeps its layers' inputs, (N, d) each, and nothing else of the tape. On a sampled
+neighbourhood, as on a device, these two look at its tile alone as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from pipeline.graph import ColumnBlocks, Graph
 from pipeline.losses import LossName, batch_loss
 from pipeline.models import MODELS, ModelName
+from pipeline.neighbourhood import Tile
 from pipeline.table import F32, I64, PackedTable
 
 
@@ -121,7 +123,7 @@ def layered_gradients(
     values, _, found = table.gather(np.arange(table.num_rows))
     rows = torch.from_numpy(values).requires_grad_()
     weights = _leaves(dense)
-    vectors = model.propagate(rows, graph.aggregate, weights)
+    vectors = model.propagate(rows, graph.aggregate, weights, recompute=True)
     loss = objective.value(vectors, rows, slots, weights, size)
     grads, *others = torch.autograd.grad(loss, [rows, *weights.values()])
     full = grads.numpy()
@@ -129,6 +131,42 @@ def layered_gradients(
     return Gradients(
         float(loss.detach()), None, entries, _named(dense, others), sampled, full[sampled]
     )
+
+
+def sampled_gradients(
+    objective: Objective,
+    table: PackedTable,
+    tile: Tile,
+    batch_slots: int,
+    dense: dict[str, F32],
+    size: int,
+) -> Gradients:
+    """Differentiate a model with a graph on a sampled neighbourhood, as a device does.
+
+    Args:
+        objective: of any model.
+        table: the table.
+        tile: around the batch's slots, which come first.
+        batch_slots: S, how many those are.
+        dense: the model's dense parameters.
+        size: B, examples.
+    """
+    rows, inverse = np.unique(tile.rows, return_inverse=True)
+    rows, inverse = rows[rows >= 0], inverse - int(rows[0] < 0)
+    values, _, found = table.gather(rows)
+    model, lists = MODELS[objective.model], tile.lists()
+    with _one_thread(size):
+        distinct = torch.from_numpy(values).requires_grad_()
+        # A slot of padding reads any row: its weights are 0 in all lists.
+        slots = F.embedding(torch.from_numpy(np.maximum(inverse, 0)), distinct)
+        weights = _leaves(dense)
+        vectors = model.propagate(slots, lists.aggregate, weights)
+        batch = np.arange(batch_slots)
+        loss = objective.value(vectors, slots, batch, weights, size)
+        grads, *others = torch.autograd.grad(loss, [distinct, *weights.values()])
+    whole = grads.numpy()
+    entries = whole[found.slot, found.col]
+    return Gradients(float(loss.detach()), found.index, entries, _named(dense, others), rows, whole)
 
 
 def _leaves(dense: dict[str, F32]) -> dict[str, Tensor]:

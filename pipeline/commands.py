@@ -63,7 +63,7 @@ def train(
         str,
         typer.Option(
             help="The base recommender: mf, neumf, ngcf, lightgcn, or a .py file of yours"
-            " (docs/models.md). Only mf can be exported yet.",
+            " (docs/models.md).",
         ),
     ] = "mf",
     protocol: Annotated[

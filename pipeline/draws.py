@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 POSITIVES, NEGATIVES, SAMPLED_ROWS = 0, 1, 2
 """Streams: what a draw is for."""
-SHARED_NEGATIVES, RANDOM_GROWTH = 3, 4
-"""Streams that only a host draws from: sampled softmax, and SET's growth."""
+SHARED_NEGATIVES, RANDOM_GROWTH, ROUNDING = 3, 4, 5
+"""Streams of sampled softmax; of SET's growth, which only a host knows; of int8 values."""
+CHUNK_NEIGHBOURS, NEIGHBOURS = 6, 7
+"""Streams of sampled neighbourhoods: of a chunk of rows to score, of a training step."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -12,6 +12,7 @@ import torch
 from pipeline.data.split import Pairs
 from pipeline.recommender import Recommender
 from pipeline.table import F32, I64, Bool
+from pipeline.top import best
 
 F64 = npt.NDArray[np.float64]
 CUTOFFS = (5, 10, 20)
@@ -59,6 +60,8 @@ def evaluate(
 ) -> Quality:
     """Rank items [0, known_items) for every user who has a relevant item, leaving out seen ones.
 
+    Equal scores rank by item, the smaller first, as on a device.
+
     Args:
         recommender: trained.
         relevant: held-out pairs to find.
@@ -87,7 +90,9 @@ def evaluate(
         score = recommender.scores(chunk, items)  # (A, C)
         past = hidden[chunk].tocoo()
         score[torch.from_numpy(past.row), torch.from_numpy(past.col)] = -torch.inf
-        top = score.topk(k, dim=1).indices.numpy()  # (A, k)
+        chosen_items = best(score, k)
+        order = score.gather(1, chosen_items).sort(dim=1, descending=True, stable=True).indices
+        top = chosen_items.gather(1, order).numpy()  # (A, k)
         held_out = np.zeros(score.shape, np.bool_)
         truth = liked[chunk].tocoo()
         held_out[truth.row, truth.col] = True

@@ -1,4 +1,4 @@
-"""Learning on from a trained table, as a device does: plain SGD on its own log.
+"""Learning on from a trained table, as a device does, from its own log.
 
 The host runs this for the golden losses that a device is judged by; docs/formats.md sections 2-5
 say what each step does, and the harness in android_app does the same.
@@ -7,13 +7,29 @@ say what each step does, and the harness in android_app does the same.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.data.split import Pairs
 from pipeline.exchange import Schedule
+from pipeline.losses import LossName
+from pipeline.models import MODELS, ModelName
+from pipeline.neighbourhood import Chunks, Neighbourhood, Neighbours
+from pipeline.optimizers import OptimizerName
+from pipeline.precision import Precision
 from pipeline.sampling import TripleSampler
-from pipeline.table import PackedTable
+from pipeline.table import F32, PackedTable
 from pipeline.train import StepConfig, Trainer
+
+LEARNING_RATES: dict[OptimizerName, float] = {
+    "sgd": 20.0,
+    "momentum": 2.0,
+    "adagrad": 0.03,
+    "adam": 0.003,
+}
+"""Where none is given. SGD's is on the batch's mean loss, so it is large: a row's share of a batch
+is about 1 / batch_size."""
+SCORED_ROWS = 256
+"""C of models with a graph: rows whose vectors are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -21,23 +37,34 @@ class Incremental:
     """What a device does by default; a bundle's manifest carries it as ``training``.
 
     The defaults were selected by ``sparserec demo --tune`` inside the host's past: trained on its
-    first part, learning on from its middle, judged by its end.
+    first part, learning on from its middle, judged by its end. They are MF's; see ``of``.
 
     Attributes:
-        learning_rate: of SGD on the batch's mean loss, so it is large: a row's share of a batch
-            is about 1 / batch_size.
-        l2: penalty on the rows of a triple.
-        batch_size: triples a step.
+        model: the base recommender.
+        loss: of the batch.
+        optimizer: of entries and dense parameters.
+        precision: of the stored values.
+        learning_rate: of the optimizer.
+        l2: penalty on the rows of an example.
+        batch_size: examples a step.
+        negatives: K, items that the batch shares under ``softmax``.
         epochs: passes over the log.
         seed: of the draws.
         window, sampled_fraction, exchange_fraction, exchange_stop: of the mask updates.
         negative_tries: draws for a negative before the last one stands.
         floor: least active entries of a row.
+        fanout: F, neighbours of a slot, for models with a graph.
+        tile: T / S, slots of a tile for each of the batch's own, for models with a graph.
     """
 
-    learning_rate: float = 20.0
+    model: ModelName = "mf"
+    loss: LossName = "bpr"
+    optimizer: OptimizerName = "sgd"
+    precision: Precision = "float32"
+    learning_rate: float = LEARNING_RATES["sgd"]
     l2: float = 0.003
     batch_size: int = 256
+    negatives: int = 256
     epochs: int = 14
     seed: int = 1
     window: int = 50
@@ -46,36 +73,97 @@ class Incremental:
     exchange_stop: float = 0.75
     negative_tries: int = 8
     floor: int = 2
+    fanout: int = 4
+    tile: int = 4
+
+    @classmethod
+    def of(
+        cls, model: ModelName, loss: LossName = "bpr", optimizer: OptimizerName | None = None
+    ) -> Incremental:
+        """Give a model's defaults: MF learns by SGD, the others by Adam.
+
+        SGD at a rate that moves single rows would tear weights that every example shares.
+        """
+        chosen: OptimizerName = optimizer or ("sgd" if model == "mf" else "adam")
+        rate = LEARNING_RATES[chosen]
+        return replace(cls(), model=model, loss=loss, optimizer=chosen, learning_rate=rate)
+
+    @property
+    def batch_slots(self) -> int:
+        """S: users, positives and negatives of a batch."""
+        shared = self.loss == "softmax"
+        return 2 * self.batch_size + (self.negatives if shared else self.batch_size)
+
+    @property
+    def tile_slots(self) -> int:
+        """T."""
+        return self.batch_slots * (1 if MODELS[self.model].GRAPH == "none" else self.tile)
+
+    @property
+    def chunk_fanout(self) -> int:
+        """F of a chunk of rows to score: no gradients, so there is time for more neighbours."""
+        return 4 * self.fanout
+
+    @property
+    def chunk_slots(self) -> int:
+        """T of a chunk of rows to score: room for each row's neighbours."""
+        return SCORED_ROWS * (1 + self.chunk_fanout)
 
     def steps(self, interactions: int) -> int:
         """Steps that pass ``epochs`` times over a log of this many interactions."""
         return self.epochs * math.ceil(interactions / self.batch_size)
 
+    def chunks(self, neighbours: Neighbours) -> Chunks:
+        """Give how vectors are made for scoring, for models with a graph."""
+        return Chunks(neighbours, SCORED_ROWS, self.chunk_slots, self.chunk_fanout, self.seed)
+
 
 def incremental_trainer(
-    table: PackedTable, log: Pairs, seen: Pairs, known_items: int, recipe: Incremental, steps: int
+    table: PackedTable,
+    log: Pairs,
+    seen: Pairs,
+    known_items: int,
+    recipe: Incremental,
+    steps: int,
+    dense: dict[str, F32] | None = None,
 ) -> Trainer:
     """Set up the run of ``steps`` steps that a device makes from ``table``, which is copied.
 
     Args:
         table: trained, in the bundle's layout.
         log: interactions to learn from.
-        seen: the past; like the log, never negative.
+        seen: the past; like the log, never negative. It is the graph of models that have one.
         known_items: items [0, known_items) exist.
         recipe: of the run.
         steps: length of the run, which the exchange schedule depends on.
+        dense: the model's dense parameters, which are copied.
     """
     known = TripleSampler.of(log, seen, table.num_items, known_items, recipe.seed).known
     sampler = TripleSampler(
         log, known, table.num_items, known_items, recipe.seed, recipe.negative_tries
     )
     config = StepConfig(
-        optimizer="sgd",
+        model=recipe.model,
+        loss=recipe.loss,
+        optimizer=recipe.optimizer,
         learning_rate=recipe.learning_rate,
         l2=recipe.l2,
         batch_size=recipe.batch_size,
+        negatives=recipe.negatives,
         sampled_fraction=recipe.sampled_fraction,
         floor=recipe.floor,
+        precision=recipe.precision,
     )
     schedule = Schedule(steps, recipe.window, recipe.exchange_fraction, recipe.exchange_stop)
-    return Trainer(table.copy(), sampler, config, schedule)
+    neighbourhood = None
+    if MODELS[recipe.model].GRAPH != "none":
+        neighbours = Neighbours.of(seen, table.num_users, table.num_items)
+        neighbourhood = Neighbourhood(neighbours, recipe.tile_slots, recipe.fanout)
+    return Trainer(
+        table.copy(),
+        sampler,
+        config,
+        schedule,
+        neighbourhood=neighbourhood,
+        dense={name: values.copy() for name, values in (dense or {}).items()},
+    )

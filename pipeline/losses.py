@@ -67,14 +67,14 @@ def batch_loss(
         float32 ().
     """
     size = weight.shape[0]
-    user, item, negative = vectors[:size], vectors[size : 2 * size], vectors[2 * size :]
-    positives = model.pair_scores(user, item, dense)
     if name == "softmax":
+        user, negative = vectors[:size], vectors[2 * size :]
+        positives = model.pair_scores(user, vectors[size : 2 * size], dense)
         negatives = model.scores(user[None], negative[None], dense).squeeze(0)
         losses = softmax(positives, negatives, num_items)
     else:
         pairwise = bpr if name == "bpr" else bce
-        losses = pairwise(positives, model.pair_scores(user, negative, dense))
+        losses = pairwise(*model.example_scores(vectors, size, dense))
     squared = (rows * rows).sum(dim=1)
     penalty = squared[:size] + squared[size : 2 * size]
     others = squared[2 * size :]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.graph import ColumnBlocks, Graph
 from pipeline.models import MODELS, ModelName
+from pipeline.neighbourhood import Chunks
 from pipeline.table import F32, I64, PackedTable
 
 SCORES_AT_A_TIME = 1 << 24
@@ -26,12 +27,14 @@ class Recommender:
         model: the base recommender it was trained for.
         dense: that model's dense parameters.
         graph: of the training interactions, for models that need one.
+        chunks: in place of a graph: sampled neighbourhoods, as a device has them.
     """
 
     table: PackedTable
     model: ModelName = "mf"
     dense: dict[str, F32] = field(default_factory=dict)
     graph: Graph | None = None
+    chunks: Chunks | None = None
 
     @cached_property
     def _dense(self) -> dict[str, Tensor]:
@@ -40,16 +43,26 @@ class Recommender:
     @cached_property
     def _propagated(self) -> Tensor | None:
         """Give all vectors (N, w') of a model with a graph; rows are unpacked as needed else."""
-        if self.graph is None:
-            return None
         model, num_rows = MODELS[self.model], self.table.num_rows
         with torch.no_grad():
+            if self.chunks is not None:
+                parts = [self._chunk(self.chunks, k) for k in range(self.chunks.count)]
+                return torch.cat(parts)[:num_rows]
+            if self.graph is None:
+                return None
             if model.GRAPH == "linear":
                 blocks = ColumnBlocks(self.table)
                 found = blocks.propagate(model, self.graph, np.arange(num_rows))
                 return torch.from_numpy(found)
             rows = torch.from_numpy(self.table.dense(0, num_rows))
             return model.propagate(rows, self.graph.aggregate, self._dense)
+
+    def _chunk(self, chunks: Chunks, chunk: int) -> Tensor:
+        tile = chunks.tile(chunk)
+        values, _, _ = self.table.gather(np.maximum(tile.rows, 0))
+        rows = torch.from_numpy(values)
+        vectors = MODELS[self.model].propagate(rows, tile.lists().aggregate, self._dense)
+        return vectors[: chunks.size]
 
     def vectors(self, rows: I64) -> Tensor:
         """Give what scores are made from, for rows (R,): float32 (R, w')."""

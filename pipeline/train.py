@@ -18,13 +18,16 @@ from pipeline.backward import (
     Objective,
     layered_gradients,
     linear_gradients,
+    sampled_gradients,
     tile_gradients,
 )
 from pipeline.exchange import Schedule, exchange
 from pipeline.graph import ColumnBlocks, Graph
 from pipeline.losses import LossName
 from pipeline.models import MODELS, ModelName
+from pipeline.neighbourhood import Neighbourhood
 from pipeline.optimizers import STATE, OptimizerName, update
+from pipeline.precision import Precision, Rounding, round_rows
 from pipeline.regrowth import importance_rows, regrow_at_random, regrow_by_gradient
 from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
 from pipeline.table import F32, I64, PackedTable
@@ -41,7 +44,7 @@ class StepConfig:
     Attributes:
         model: the base recommender.
         loss: ``bpr``, ``bce`` (one negative an example) or ``softmax`` (shared negatives).
-        optimizer: ``sgd`` or ``adam``.
+        optimizer: ``sgd``, ``momentum``, ``adagrad`` or ``adam``.
         learning_rate: of the optimizer.
         l2: penalty on the rows of an example.
         batch_size: examples a step.
@@ -56,6 +59,8 @@ class StepConfig:
         grow: the mask update. SparseRec's looks at the sampled rows and at gradients summed over
             the window (``cumulative``), their absolute values (``magnitude``), or those of its
             last batch (``instant``). ``rigl`` and ``set`` are these papers' own rules.
+        precision: what values are rounded to as they are written back.
+        rounding: how int8 values are.
     """
 
     model: ModelName = "mf"
@@ -70,6 +75,8 @@ class StepConfig:
     backward: Backward = "packed"
     floor: int = 2
     grow: Grow = "cumulative"
+    precision: Precision = "float32"
+    rounding: Rounding = "stochastic"
 
 
 @dataclass
@@ -90,6 +97,7 @@ class Trainer:
         norms: float32 (N,), norms of each row's gradients, summed over this window; where S is
             drawn by them, else (0,).
         exchanged: entries exchanged over the whole run.
+        neighbourhood: in place of a graph: what each step's sampled neighbourhood is drawn by.
     """
 
     table: PackedTable
@@ -105,6 +113,7 @@ class Trainer:
     sums: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     norms: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     exchanged: int = 0
+    neighbourhood: Neighbourhood | None = None
 
     def __post_init__(self) -> None:
         names = STATE[self.config.optimizer]
@@ -112,7 +121,8 @@ class Trainer:
             self.state.setdefault(name, np.zeros(self.table.nnz, np.float32))
         for key, values in self.dense.items():
             self.dense_state.setdefault(key, {name: np.zeros_like(values) for name in names})
-        if (MODELS[self.config.model].GRAPH != "none") != (self.graph is not None):
+        graphs = (self.graph is not None) + (self.neighbourhood is not None)
+        if (MODELS[self.config.model].GRAPH != "none") != graphs:
             raise ValueError(f"model {self.config.model}: its graph is missing, or it has none")
 
     def run_step(self) -> float:
@@ -155,6 +165,9 @@ class Trainer:
     def _gradients(self, slots: I64) -> Gradients:
         config, size = self.config, self.config.batch_size
         objective = Objective(config.model, config.loss, config.l2, self.sampler.known_items)
+        if self.neighbourhood is not None:
+            tile = self.neighbourhood.tile(slots, self.sampler.seed, self.step)
+            return sampled_gradients(objective, self.table, tile, len(slots), self.dense, size)
         if self.graph is None:
             return tile_gradients(objective, self.table, slots, self.dense, size)
         wanted = self.sampled if self._looks() else self.sampled[:0]
@@ -171,6 +184,9 @@ class Trainer:
             index, grads = index[chosen], grads[chosen]
         config, vals = self.config, self.table.vals
         update(config.optimizer, vals, grads, index, self.state, config.learning_rate, self.step)
+        rows = found.rows if found.index is not None else np.arange(self.table.num_rows)
+        seed = self.sampler.seed
+        round_rows(self.table, rows, config.precision, seed, self.step, config.rounding)
 
     def _begin_window(self, window: int) -> None:
         num_rows, seed = self.table.num_rows, self.sampler.seed

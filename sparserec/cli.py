@@ -32,6 +32,9 @@ COMMANDS = {
     ),
     "export": Command("export.commands", "export", "Turn a trained run into a bundle for a phone."),
     "inspect": Command("export.commands", "inspect", "Show what is inside a bundle."),
+    "profile": Command(
+        "device_bench.profile", "profile", "Show where the time of a bundle's programs goes."
+    ),
     "doctor": Command("device_bench.doctor", "doctor", "Check this computer and its devices."),
     "devices": Command("device_bench.commands", "devices", "List the devices that can be used."),
     "deploy": Command("device_bench.commands", "deploy", "Push a bundle to a device."),

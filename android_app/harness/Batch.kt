@@ -1,19 +1,27 @@
 package org.sparserec.harness
 
+import java.nio.FloatBuffer
+
 /**
  * The rows of one batch, once dense in a tile and once packed: docs/formats.md section 2.
  *
  * A tile's line is a slot; the first slot with a row leads the others with the same row. Packed are
  * the active entries of the distinct rows, in the order of their first slots.
+ *
+ * @param states the optimizer's numbers of each of the table's entries
  */
-class Batch(private val program: StepProgram, private val table: PackedTable) {
+class Batch(
+    private val program: StepProgram,
+    private val table: PackedTable,
+    states: List<FloatBuffer> = emptyList(),
+) {
     private val dim = table.dim
-    private val slots = 3 * program.batchSize
+    private val slots = program.slots
 
-    /** (3B,) the table's row in each slot, -1 for padding. */
+    /** (T,) the table's row in each slot, -1 for padding. */
     val rowOf = IntArray(slots) { -1 }
 
-    /** (3B,) the number of each slot's row, -1 for padding. */
+    /** (T,) the number of each slot's row, -1 for padding. */
     private val numberOf = IntArray(slots)
 
     /** Distinct rows, which have the numbers `[0, numRows)`. */
@@ -35,6 +43,10 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
     val places = IntArray(slots * dim)
     val values = FloatArray(slots * dim)
 
+    /** The same for each of the optimizer's numbers. */
+    private val stateBuffers = states.toTypedArray()
+    val states = Array(states.size) { FloatArray(slots * dim) }
+
     /** A few lines of the tile, small enough for the innermost cache. */
     private val rows = FloatArray(LINES * dim)
     private val mask = FloatArray(LINES * dim)
@@ -43,9 +55,7 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
     /** Keeps the accesses that only warm a cache from being left out. */
     private var touched = 0
 
-    /** Numbers by row plus one, 0 where there is none; linear probing. */
-    private val buckets = IntArray((4 * slots).takeHighestOneBit())
-    private val bucketShift = Int.SIZE_BITS - buckets.size.countTrailingZeroBits()
+    private val numbers = RowMap(slots)
 
     /** Gathers the rows in [rowOf] into the program's inputs and into the packed entries. */
     fun gather(sampled: SampledRows) {
@@ -55,7 +65,7 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
         fillTile()
     }
 
-    /** Adds the lines of [gradients] (3B, d) of a row in the row's first slot, in slot order. */
+    /** Adds the lines of [gradients] (T, d) of a row in the row's first slot, in slot order. */
     fun sumSlots(gradients: FloatArray) {
         for (slot in 0 until slots) {
             val number = numberOf[slot]
@@ -68,23 +78,19 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
 
     /** Numbers the distinct rows. */
     private fun number() {
-        buckets.fill(0)
+        numbers.clear()
         numRows = 0
         for (slot in 0 until slots) numberOf[slot] = if (rowOf[slot] < 0) -1 else numberAt(slot)
     }
 
     private fun numberAt(slot: Int): Int {
         val row = rowOf[slot]
-        var bucket = row * HASH ushr bucketShift
-        while (true) {
-            val number = buckets[bucket] - 1
-            if (number < 0) break
-            if (rowOf[firstSlot[number]] == row) return number
-            bucket = bucket + 1 and buckets.size - 1
-        }
+        val place = numbers.find(row)
+        val number = numbers.number(place)
+        if (number >= 0) return number
+        numbers.put(place, row, numRows)
         firstSlot[numRows] = slot
-        buckets[bucket] = ++numRows
-        return numRows - 1
+        return numRows++
     }
 
     /**
@@ -102,11 +108,10 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
     }
 
     /** Has the rows' entries brought near: before they are read, and again before they change. */
-    fun touchEntries() {
+    private fun touchEntries() {
         val last = table.nnz - 1
         for (k in 0 until numRows) {
-            val entry = minOf(start[k], last)
-            touched += table.col(entry) + table.vals.get(entry).toRawBits()
+            touched += table.touch(minOf(start[k], last))
         }
     }
 
@@ -117,12 +122,30 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
             val line = firstSlot[k] * dim
             val from = start[k]
             firstEntry[k] = entry
-            for (j in from until from + size[k]) {
-                places[entry] = line + table.col(j)
-                values[entry++] = table.vals.get(j)
+            table.read(rowOf[firstSlot[k]], from, size[k], values, entry)
+            for (state in states.indices) {
+                for (j in 0 until size[k]) {
+                    states[state][entry + j] = stateBuffers[state].get(from + j)
+                }
             }
+            for (j in from until from + size[k]) places[entry++] = line + table.col(j)
         }
         numEntries = entry
+    }
+
+    /** Writes the entries into the table; what is rounded is rounded by draws of [noise]. */
+    fun writeBack(noise: Long) {
+        touchEntries()
+        for (k in 0 until numRows) {
+            val to = start[k]
+            val from = firstEntry[k]
+            table.write(rowOf[firstSlot[k]], to, size[k], values, from, noise)
+            for (state in states.indices) {
+                for (j in 0 until size[k]) {
+                    stateBuffers[state].put(to + j, states[state][from + j])
+                }
+            }
+        }
     }
 
     /** Writes the program's inputs, a few lines at a time. */
@@ -160,8 +183,5 @@ class Batch(private val program: StepProgram, private val table: PackedTable) {
     private companion object {
         /** Slots whose lines are made together. */
         const val LINES = 16
-
-        /** 2^32 over the golden ratio, as in Knuth's multiplicative hashing. */
-        const val HASH = -0x61c88647
     }
 }

@@ -26,10 +26,25 @@ class Bundle private constructor(
         PackedTable.read(it.toString(), Safetensors.open(it), manifest)
     }
 
+    /** Reads the dense parameters afresh, float32 (P,); null where there are none. */
+    fun dense(): ByteBuffer? = if (manifest.denseSize > 0) {
+        Safetensors.open(directory.resolve(TABLE)).floats("dense", manifest.denseSize)
+    } else {
+        null
+    }
+
+    /** The graph, for a model that has one. */
+    fun graph(): Graph? = if (manifest.model.hasGraph) {
+        directory.resolve(GRAPH).let { Graph.read(it.toString(), Safetensors.open(it), manifest) }
+    } else {
+        null
+    }
+
     companion object {
         private const val MANIFEST = "manifest.json"
         private const val TABLE = "table.safetensors"
         private const val INTERACTIONS = "interactions.safetensors"
+        private const val GRAPH = "graph.safetensors"
         private const val GOLDEN = "golden.json"
         private const val MAX_MANIFEST_BYTES = 16L shl 20
         private val PROGRAMS = listOf("step", "score")
@@ -60,7 +75,8 @@ class Bundle private constructor(
                 throw HarnessError("$path: programs: no $it", EXPORT_AGAIN)
             }
             val needed = listOf(TABLE, INTERACTIONS, GOLDEN) +
-                PROGRAMS.map { manifest.programs.getValue(it).file }
+                PROGRAMS.map { manifest.programs.getValue(it).file } +
+                listOf(GRAPH).filter { manifest.model.hasGraph }
             needed.find { it !in manifest.files }?.let {
                 throw HarnessError("$path: files: no $it", EXPORT_AGAIN)
             }

@@ -1,5 +1,6 @@
 package org.sparserec.harness
 
+import java.nio.ByteBuffer
 import kotlin.math.ln
 import kotlin.math.min
 
@@ -9,28 +10,39 @@ class Quality(val recall: Double?, val ndcg: Double?, val users: Int)
 /**
  * Full-ranking quality on the later interactions: docs/formats.md section 3. Candidates are all
  * known items that are neither in the user's past nor in the log.
+ *
+ * @param graph of a model that has one
  */
 class Evaluator(
     private val manifest: Manifest,
     private val program: ScoreProgram,
     private val interactions: Interactions,
     private val samples: Samples,
+    private val graph: Graph? = null,
 ) {
     private val top = program.top
-    private val lines = FloatArray(LINES * manifest.dim)
     private val users =
         (0 until manifest.numUsers).filter { interactions.later.count(it) > 0 }.toIntArray()
+    private val lastRow = manifest.numUsers + manifest.knownItems
 
-    /** Ranks for every user who has a later item. The catalogue is walked chunk by chunk. */
-    fun evaluate(table: PackedTable): Quality {
+    /**
+     * Ranks for every user who has a later item, by a [table] and [dense] parameters (P,). The
+     * catalogue is walked chunk by chunk.
+     */
+    fun evaluate(table: PackedTable, dense: ByteBuffer?): Quality {
+        dense?.let { program.setDense(it.asFloatBuffer()) }
+        val source = source(table)
+        source.readUsers(users)
         val lists = Array(users.size) { TopList(top) }
         val values = FloatArray(top)
         val indices = LongArray(top)
-        for (first in 0 until manifest.knownItems step program.chunk) {
-            fillItems(table, first)
+        for (firstRow in source.firstRow(manifest.numUsers) until lastRow step program.chunk) {
+            source.fillItems(firstRow)
+            allow(firstRow)
+            val first = firstRow - manifest.numUsers
             for ((k, user) in users.withIndex()) {
                 val start = System.nanoTime()
-                fillUser(table, user)
+                source.fillUser(user, k)
                 hide(user, first, Float.NEGATIVE_INFINITY)
                 program.score(values, indices)
                 hide(user, first, 0f)
@@ -46,32 +58,23 @@ class Evaluator(
         return average(lists)
     }
 
-    /** Unpacks the chunk's rows, a few at a time: whole lines cost less than single numbers. */
-    private fun fillItems(table: PackedTable, first: Int) {
-        program.items.rewind()
-        var slot = 0
-        while (slot < program.chunk) {
-            val count = minOf(LINES, program.chunk - slot)
-            lines.fill(0f)
-            for (line in 0 until minOf(count, manifest.knownItems - first - slot)) {
-                val row = manifest.numUsers + first + slot + line
-                for (entry in table.start(row) until table.end(row)) {
-                    lines[line * manifest.dim + table.col(entry)] = table.vals.get(entry)
-                }
-            }
-            program.items.put(lines, 0, count * manifest.dim)
-            slot += count
-        }
-        for (k in 0 until program.chunk) {
-            val real = first + k < manifest.knownItems
-            program.penalty.put(k, if (real) 0f else Float.NEGATIVE_INFINITY)
-        }
+    private fun source(table: PackedTable): Scored {
+        val vectors = program.vectors ?: return ScoredRows(table, program)
+        val neighbourhood = Neighbourhood(
+            graph!!,
+            manifest.training.seed,
+            Draws.SCORED_NEIGHBOURS,
+            vectors.slots,
+            vectors.width,
+        )
+        return ScoredVectors(table, program, vectors, neighbourhood)
     }
 
-    private fun fillUser(table: PackedTable, user: Int) {
-        for (col in 0 until manifest.dim) program.user.put(col, 0f)
-        for (entry in table.start(user) until table.end(user)) {
-            program.user.put(table.col(entry), table.vals.get(entry))
+    /** Lets the known items among the chunk's rows, from [firstRow] on, be candidates. */
+    private fun allow(firstRow: Int) {
+        for (k in 0 until program.chunk) {
+            val isItem = firstRow + k in manifest.numUsers until lastRow
+            program.penalty.put(k, if (isItem) 0f else Float.NEGATIVE_INFINITY)
         }
     }
 
@@ -106,11 +109,6 @@ class Evaluator(
     }
 
     private fun discount(rank: Int): Double = ln(2.0) / ln(rank + 2.0)
-
-    private companion object {
-        /** Items unpacked together: few enough for the innermost cache. */
-        const val LINES = 32
-    }
 }
 
 /** The best [capacity] items of a user: by value, then the smaller item. */

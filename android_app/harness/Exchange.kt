@@ -1,5 +1,6 @@
 package org.sparserec.harness
 
+import java.nio.ByteBuffer
 import kotlin.math.floor
 
 /** When the mask changes and by how much: docs/formats.md section 5. */
@@ -28,14 +29,21 @@ class Schedule(training: Manifest.Training) {
  *
  * Candidates come by in the order of the format's ties, row then column, so that the first of equal
  * ones wins, and nothing needs to be sorted.
+ *
+ * @param states float32 (nnz,) each: optimizer state, which moves with its entries
  */
-class Exchange(private val table: PackedTable, private val keep: Int) {
+class Exchange(
+    private val table: PackedTable,
+    private val keep: Int,
+    states: List<ByteBuffer> = emptyList(),
+) {
     private val dim = table.dim
     private val strongest = Smallest()
     private val weakest = Smallest()
-    private val repacking = Repacking(table)
+    private val repacking = Repacking(table, states)
 
-    /** Of one row: the keys of its entries. */
+    /** Of one row: its values, and their keys. */
+    private val values = FloatArray(dim)
     private val keys = IntArray(dim)
 
     /** Exchanges [fraction] of the active entries of [sampled]; returns how many they were. */
@@ -96,8 +104,9 @@ class Exchange(private val table: PackedTable, private val keep: Int) {
             val start = table.start(sampled[place])
             val size = table.end(sampled[place]) - start
             var weak = 0
+            table.read(sampled[place], start, size, values, 0)
             for (k in 0 until size) {
-                keys[k] = magnitude(table.vals.get(start + k))
+                keys[k] = magnitude(values[k])
                 if (keys[k] < weakest.limit) weak++
             }
             if (weak == 0) continue

@@ -37,6 +37,14 @@ class Fields private constructor(
 
     fun text(name: String): String = json[name]?.textOrNull() ?: fail(name, "a string")
 
+    /** One of [choices] by its lower-case name; [default] where the field is absent. */
+    fun <T : Enum<T>> choice(name: String, choices: Array<T>, default: T? = null): T {
+        if (default != null && name !in names) return default
+        val text = json[name]?.textOrNull()
+        return choices.find { it.name.lowercase() == text }
+            ?: fail(name, "one of ${choices.joinToString { it.name.lowercase() }}")
+    }
+
     fun longs(name: String): List<Long> =
         array(name).map { it.numberOrNull()?.longOrNull ?: fail(name, "a list of integers") }
 

@@ -2,11 +2,14 @@ package org.sparserec.harness
 
 import java.io.IOException
 import java.nio.ByteBuffer
+import java.nio.ByteOrder.LITTLE_ENDIAN
 import java.nio.channels.FileChannel
+import java.nio.channels.FileChannel.MapMode
 import java.nio.file.Files
 import java.nio.file.Path
 import java.nio.file.StandardCopyOption.ATOMIC_MOVE
 import java.nio.file.StandardOpenOption.CREATE
+import java.nio.file.StandardOpenOption.DELETE_ON_CLOSE
 import java.nio.file.StandardOpenOption.READ
 import java.nio.file.StandardOpenOption.TRUNCATE_EXISTING
 import java.nio.file.StandardOpenOption.WRITE
@@ -55,6 +58,18 @@ fun writeAtomically(path: Path, parts: List<ByteBuffer>) {
         throw error
     }
     syncDirectory(path.parent)
+}
+
+/**
+ * Gives [bytes] zeros, little-endian, off the Java heap, which take memory only where they are
+ * written: on Android, direct buffers count as heap.
+ */
+fun zeros(bytes: Int): ByteBuffer {
+    if (bytes == 0) return ByteBuffer.allocateDirect(0).order(LITTLE_ENDIAN)
+    val path = Files.createTempFile("sparserec-", ".zeros")
+    return FileChannel.open(path, READ, WRITE, DELETE_ON_CLOSE)
+        .use { it.map(MapMode.PRIVATE, 0, bytes.toLong()) }
+        .order(LITTLE_ENDIAN)
 }
 
 /** Makes renames and removals inside [directory] durable. */

@@ -10,15 +10,23 @@ class Manifest(
     val dim: Int,
     val nnz: Int,
     val floor: Int,
+    val model: Model,
+    val precision: Precision,
+    /** P, numbers in the flat tensor of dense parameters; 0 where there are none. */
+    val denseSize: Int,
     val training: Training,
     val programs: Map<String, Program>,
     val files: Map<String, FileEntry>,
 ) {
     val numRows: Int get() = numUsers + numItems
 
+    /** The base recommender; [hasGraph] where a row's vector depends on its neighbours. */
+    enum class Model(val hasGraph: Boolean) { MF(false), NEUMF(false), NGCF(true), LIGHTGCN(true) }
+
     /** How the device trains: `manifest.training`. */
     class Training(
-        val learningRate: Float,
+        val optimizer: Optimizer,
+        val learningRate: Double,
         val batchSize: Int,
         val steps: Int,
         val seed: Long,
@@ -27,6 +35,8 @@ class Manifest(
         val exchangeFraction: Double,
         val exchangeStop: Double,
         val negativeTries: Int,
+        /** K, negatives that a batch shares; 0 where each example has its own. */
+        val sharedNegatives: Int = 0,
     )
 
     /** One input or output of a method. [role] is what the harness binds it by. */
@@ -47,6 +57,7 @@ class Manifest(
     companion object {
         const val SCHEMA_VERSION = 1
         private const val MAX_DIM = 256
+        private const val MAX_DENSE = 1L shl 24
         private const val MAX_FLOAT = Float.MAX_VALUE.toDouble()
         private val COUNT = 1..Int.MAX_VALUE
         private val PLAIN_NAME = Regex("[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -54,7 +65,6 @@ class Manifest(
         fun parse(file: String, bytes: ByteArray): Manifest {
             val json = Fields.parse(file, bytes)
             json.int("schema_version", SCHEMA_VERSION..SCHEMA_VERSION)
-            if (json.text("model") != "mf") json.fail("model", "\"mf\"")
             val numUsers = json.int("num_users", COUNT)
             val numItems = json.int("num_items", 1..Int.MAX_VALUE - numUsers)
             val dim = json.int("dim", 1..MAX_DIM)
@@ -67,6 +77,9 @@ class Manifest(
                 dim = dim,
                 nnz = json.int("nnz", 0..Int.MAX_VALUE),
                 floor = json.int("floor", 0..dim),
+                model = json.choice("model", Model.values()),
+                precision = json.choice("precision", Precision.values(), Precision.FLOAT32),
+                denseSize = denseSize(json),
                 training = training(json.child("training")),
                 programs = json.child("programs").children().mapValues { program(it.value) },
                 files = json.child("files").children().mapValues { (name, entry) ->
@@ -77,9 +90,10 @@ class Manifest(
         }
 
         private fun training(json: Fields): Training {
-            if (json.text("optimizer") != "sgd") json.fail("optimizer", "\"sgd\"")
+            val loss = json.choice("loss", Loss.values(), Loss.BPR)
             return Training(
-                learningRate = json.double("learning_rate", 0.0, MAX_FLOAT).toFloat(),
+                optimizer = json.choice("optimizer", Optimizer.values()),
+                learningRate = json.double("learning_rate", 0.0, MAX_FLOAT),
                 batchSize = json.int("batch_size", COUNT),
                 steps = json.int("steps", COUNT),
                 seed = json.long("seed", 0..Long.MAX_VALUE),
@@ -88,7 +102,24 @@ class Manifest(
                 exchangeFraction = json.double("exchange_fraction", 0.0, 1.0),
                 exchangeStop = json.double("exchange_stop", 0.0, 1.0),
                 negativeTries = json.int("negative_tries", COUNT),
+                sharedNegatives = if (loss == Loss.SOFTMAX) json.int("negatives", COUNT) else 0,
             )
+        }
+
+        /** Only the shared negatives of softmax matter here: the loss itself is in the program. */
+        private enum class Loss { BPR, BCE, SOFTMAX }
+
+        private fun denseSize(json: Fields): Int {
+            if ("dense" !in json.names) return 0
+            val sizes = json.children("dense").map { parameter ->
+                parameter.longs("shape").fold(1L) { size, side ->
+                    if (side !in 1..MAX_DENSE) parameter.fail("shape", "sides in [1, $MAX_DENSE]")
+                    minOf(size * side, MAX_DENSE + 1)
+                }
+            }
+            val size = sizes.sum()
+            if (size > MAX_DENSE) json.fail("dense", "at most $MAX_DENSE numbers in all")
+            return size.toInt()
         }
 
         private fun program(json: Fields) = Program(

@@ -3,29 +3,37 @@ package org.sparserec.harness
 import java.nio.ByteBuffer
 import java.nio.FloatBuffer
 import java.nio.IntBuffer
+import java.nio.ShortBuffer
+import kotlin.math.abs
+import kotlin.math.floor
 
 /**
  * The packed embedding table: only active entries are stored (docs/formats.md section 1.1).
  *
  * Row r's entries are `[start(r), end(r))`, columns ascending. The little-endian bytes stay where
- * they are, in a private mapping as a rule, and are changed in place.
+ * they are, in a private mapping as a rule, and are changed in place. Values are decoded and encoded
+ * by whole rows, as [precision] says.
  */
 class PackedTable(
     val dim: Int,
     private val rowPtrBytes: ByteBuffer,
     /** (nnz,) columns as unsigned bytes. */
     val cols: ByteBuffer,
-    private val valBytes: ByteBuffer,
+    /** (nnz,) values as they are stored. */
+    val valBytes: ByteBuffer,
+    private val precision: Precision = Precision.FLOAT32,
+    private val scaleBytes: ByteBuffer? = null,
 ) {
     /** (N + 1,) where each row's entries begin. */
     val rowPtr: IntBuffer = rowPtrBytes.asIntBuffer()
 
-    /** (nnz,) values, changed by training. */
-    val vals: FloatBuffer = valBytes.asFloatBuffer()
+    private val floats: FloatBuffer = valBytes.asFloatBuffer()
+    private val halves: ShortBuffer = valBytes.asShortBuffer()
+    private val scales: FloatBuffer? = scaleBytes?.asFloatBuffer()
 
     val numRows: Int get() = rowPtr.capacity() - 1
 
-    val nnz: Int get() = vals.capacity()
+    val nnz: Int = cols.capacity()
 
     fun start(row: Int): Int = rowPtr.get(row)
 
@@ -33,24 +41,77 @@ class PackedTable(
 
     fun col(entry: Int): Int = cols.get(entry).toInt() and 0xff
 
+    /** Reads [size] values of [row] from [start] on into [to] from [at] on. */
+    fun read(row: Int, start: Int, size: Int, to: FloatArray, at: Int) = when (precision) {
+        Precision.FLOAT32 -> for (k in 0 until size) to[at + k] = floats.get(start + k)
+        Precision.FLOAT16 -> for (k in 0 until size) to[at + k] = Half.decode(halves.get(start + k))
+        Precision.INT8 -> {
+            val scale = scales!!.get(row)
+            for (k in 0 until size) to[at + k] = valBytes.get(start + k) * scale
+        }
+    }
+
+    /**
+     * Writes the [size] values of [row], which begin at [start], from [from] at [at] on. What is
+     * rounded is rounded by draws of [noise] (`Draws.base`).
+     */
+    fun write(row: Int, start: Int, size: Int, from: FloatArray, at: Int, noise: Long) =
+        when (precision) {
+            Precision.FLOAT32 -> for (k in 0 until size) floats.put(start + k, from[at + k])
+            Precision.FLOAT16 ->
+                for (k in 0 until size) halves.put(start + k, Half.encode(from[at + k]))
+            Precision.INT8 -> quantise(row, start, size, from, at, noise)
+        }
+
+    /** Rounds up or down by chance, so that small updates are right on average. */
+    private fun quantise(row: Int, start: Int, size: Int, from: FloatArray, at: Int, noise: Long) {
+        var largest = 0f
+        for (k in 0 until size) largest = maxOf(largest, abs(from[at + k]))
+        val scale = largest / MAX_INT8
+        scales!!.put(row, scale)
+        for (k in 0 until size) {
+            val draw = Draws.draw(noise, row.toLong() * dim + col(start + k))
+            val steps = if (scale > 0) from[at + k].toDouble() / scale else 0.0
+            val rounded = floor(steps + Draws.unit(draw)).toInt().coerceIn(-MAX_INT8, MAX_INT8)
+            valBytes.put(start + k, if (scale > 0) rounded.toByte() else 0)
+        }
+    }
+
+    /** Has [entry] brought near; the result keeps that from being left out. */
+    fun touch(entry: Int): Int = col(entry) + valBytes.get(entry * precision.dtype.bytes)
+
     /** The tensors as in `table.safetensors`. */
-    fun tensors(): List<NamedTensor> = listOf(
-        NamedTensor("row_ptr", DType.I32, listOf(numRows + 1L), rowPtrBytes),
-        NamedTensor("cols", DType.U8, listOf(nnz.toLong()), cols),
-        NamedTensor("vals", DType.F32, listOf(nnz.toLong()), valBytes),
-    )
+    fun tensors(): List<NamedTensor> {
+        val scales = scaleBytes?.let { NamedTensor("scales", DType.F32, listOf(1L * numRows), it) }
+        return listOfNotNull(
+            NamedTensor("row_ptr", DType.I32, listOf(numRows + 1L), rowPtrBytes),
+            NamedTensor("cols", DType.U8, listOf(nnz.toLong()), cols),
+            NamedTensor("vals", precision.dtype, listOf(nnz.toLong()), valBytes),
+            scales,
+        )
+    }
 
     /** The report's `table_sha256`. */
-    fun sha256(): String = sha256(listOf(rowPtrBytes, cols, valBytes))
+    fun sha256(): String = sha256(tensors().map { it.data })
 
     companion object {
+        private const val MAX_INT8 = 127
+
         /** Maps a table from a bundle or a checkpoint and checks it against [manifest]. */
         fun read(file: String, tensors: Safetensors, manifest: Manifest): PackedTable {
+            val rows = manifest.numRows
+            val precision = manifest.precision
             val table = PackedTable(
                 manifest.dim,
-                tensors.map("row_ptr", DType.I32, manifest.numRows + 1, writable = true),
+                tensors.map("row_ptr", DType.I32, rows + 1, writable = true),
                 tensors.map("cols", DType.U8, manifest.nnz, writable = true),
-                tensors.map("vals", DType.F32, manifest.nnz, writable = true),
+                tensors.map("vals", precision.dtype, manifest.nnz, writable = true),
+                precision,
+                if (precision == Precision.INT8) {
+                    tensors.map("scales", DType.F32, rows, writable = true)
+                } else {
+                    null
+                },
             )
             table.check(file)
             return table
@@ -62,6 +123,7 @@ class PackedTable(
             if (start(0) != 0 || end(numRows - 1) != nnz) {
                 fail("row_ptr: must run from 0 to $nnz")
             }
+            val values = FloatArray(dim)
             for (row in 0 until numRows) {
                 if (start(row) > end(row) || end(row) > nnz) fail("row_ptr: falls at row $row")
                 for (entry in start(row) until end(row)) {
@@ -69,7 +131,11 @@ class PackedTable(
                     if (!ascending || col(entry) >= dim) {
                         fail("cols: row $row is not strictly ascending below $dim")
                     }
-                    if (!vals.get(entry).isFinite()) fail("vals: ${vals.get(entry)} in row $row")
+                }
+                val size = end(row) - start(row)
+                read(row, start(row), size, values, 0)
+                for (k in 0 until size) {
+                    if (!values[k].isFinite()) fail("vals: ${values[k]} in row $row")
                 }
             }
         }

@@ -1,15 +1,23 @@
 package org.sparserec.harness
 
+import java.nio.ByteBuffer
+
 /**
- * Takes entries out of a table and puts as many new ones in, all in one pass over it.
+ * Takes entries out of a table and puts as many new ones in, all in one pass over it. What else has
+ * a number for each entry, as optimizer state has, moves along; all numbers of a new entry are 0.
  *
  * The table is rewritten in place from the front. Where more was put in than taken out so far, the
  * writing is ahead of the reading, so what it would run over is read before, into a window. Entries
  * are moved in blocks through arrays: a single access to a mapped buffer costs several times more.
+ *
+ * @param states float32 (nnz,) each, what moves along
  */
-class Repacking(private val table: PackedTable) {
-    private val vals = table.vals.duplicate()
-    private val cols = table.cols.duplicate()
+class Repacking(private val table: PackedTable, states: List<ByteBuffer> = emptyList()) {
+    private val cols = Column(table.cols, 1)
+    private val columns = (listOf(table.valBytes) + states)
+        .map { Column(it, if (table.nnz == 0) 0 else it.capacity() / table.nnz) }
+        .plus(cols)
+        .toTypedArray()
 
     private var dropped = IntArray(0)
 
@@ -20,18 +28,14 @@ class Repacking(private val table: PackedTable) {
     private var numDropped = 0
     private var numGrown = 0
 
-    /** The window: entries `[windowStart, windowEnd)` as they were. */
-    private var windowVals = FloatArray(2 * BLOCK)
-    private var windowCols = ByteArray(2 * BLOCK)
+    /** The window holds entries `[windowStart, windowEnd)` as they were. */
     private var windowStart = 0
     private var windowEnd = 0
 
     /** The next entry to read. */
     private var next = 0
 
-    /** What is written next, from the place [outStart] on. */
-    private val outVals = FloatArray(BLOCK)
-    private val outCols = ByteArray(BLOCK)
+    /** What is written next goes to the place [outStart] and on. */
     private var outStart = 0
     private var outSize = 0
 
@@ -83,7 +87,7 @@ class Repacking(private val table: PackedTable) {
             }
             if (grows == numGrown) break // as many went as came: the rest is in its place
             copyUpTo(place)
-            append(grownCols[grows], 0f)
+            append(grownCols[grows])
         }
         flush()
     }
@@ -92,9 +96,7 @@ class Repacking(private val table: PackedTable) {
         while (next < end) {
             if (next == windowEnd) fill(next + 1)
             val count = minOf(end - next, windowEnd - next, BLOCK - outSize)
-            val from = next - windowStart
-            System.arraycopy(windowVals, from, outVals, outSize, count)
-            System.arraycopy(windowCols, from, outCols, outSize, count)
+            for (column in columns) column.pass(next - windowStart, outSize, count)
             next += count
             outSize += count
             if (outSize == BLOCK) flush()
@@ -108,18 +110,15 @@ class Repacking(private val table: PackedTable) {
         }
     }
 
-    private fun append(col: Byte, value: Float) {
-        outCols[outSize] = col
-        outVals[outSize++] = value
+    private fun append(col: Byte) {
+        for (column in columns) column.appendZero(outSize)
+        cols.set(outSize++, col)
         if (outSize == BLOCK) flush()
     }
 
     private fun flush() {
         if (windowEnd < outStart + outSize) fill(outStart + outSize)
-        vals.position(outStart)
-        vals.put(outVals, 0, outSize)
-        cols.position(outStart)
-        cols.put(outCols, 0, outSize)
+        for (column in columns) column.write(outStart, outSize)
         outStart += outSize
         outSize = 0
     }
@@ -127,17 +126,7 @@ class Repacking(private val table: PackedTable) {
     /** Reads on, to [needed] at least; what is still to come stays in the window. */
     private fun fill(needed: Int) {
         val end = minOf(table.nnz, maxOf(needed, windowEnd + BLOCK))
-        val kept = windowEnd - next
-        if (end - next > windowVals.size) {
-            windowVals = windowVals.copyOf(2 * (end - next))
-            windowCols = windowCols.copyOf(2 * (end - next))
-        }
-        System.arraycopy(windowVals, next - windowStart, windowVals, 0, kept)
-        System.arraycopy(windowCols, next - windowStart, windowCols, 0, kept)
-        vals.position(windowEnd)
-        vals.get(windowVals, kept, end - windowEnd)
-        cols.position(windowEnd)
-        cols.get(windowCols, kept, end - windowEnd)
+        for (column in columns) column.read(next, windowStart, windowEnd, end)
         windowStart = next
         windowEnd = end
     }
@@ -151,6 +140,39 @@ class Repacking(private val table: PackedTable) {
             while (drops < numDropped && dropped[drops] < end) drops++
             while (grows < numGrown && grownRows[grows] == row) grows++
             rowPtr.put(row + 1, end + grows - drops)
+        }
+    }
+
+    /** One of the numbers that every entry has, [width] bytes each. */
+    private class Column(buffer: ByteBuffer, private val width: Int) {
+        private val buffer = buffer.duplicate()
+        private var window = ByteArray(2 * BLOCK * width)
+        private val out = ByteArray(BLOCK * width)
+
+        /** Takes [count] of the window from [from] on to what is written, from [to] on. */
+        fun pass(from: Int, to: Int, count: Int) =
+            System.arraycopy(window, from * width, out, to * width, count * width)
+
+        fun appendZero(to: Int) = out.fill(0, to * width, (to + 1) * width)
+
+        fun set(to: Int, value: Byte) {
+            out[to] = value
+        }
+
+        fun write(to: Int, count: Int) {
+            buffer.position(to * width)
+            buffer.put(out, 0, count * width)
+        }
+
+        /** Moves the window, which is [start] to [end], so that it is [next] to [newEnd]. */
+        fun read(next: Int, start: Int, end: Int, newEnd: Int) {
+            val kept = end - next
+            if ((newEnd - next) * width > window.size) {
+                window = window.copyOf(2 * (newEnd - next) * width)
+            }
+            System.arraycopy(window, (next - start) * width, window, 0, kept * width)
+            buffer.position(end * width)
+            buffer.get(window, kept * width, (newEnd - end) * width)
         }
     }
 

@@ -140,27 +140,32 @@ class Run(
         private val checkpoints =
             Checkpoints(options.state, manifest, bundle.manifestSha256, report.warnings::add)
         private val state = load().also { report.state = it }
-        private val programs = ExecuTorch.load(bundle, options.threads)
+        private val programs = ExecuTorch.load(bundle, options.threads, state.dense)
+        private val graph = bundle.graph()
         private val trainer =
-            Trainer(manifest, programs.stepProgram, sampler, state, report.metrics)
+            Trainer(manifest, programs.stepProgram, sampler, state, report.metrics, graph)
         private val evaluator =
-            Evaluator(manifest, programs.scoreProgram, interactions, report.metrics.score)
+            Evaluator(manifest, programs.scoreProgram, interactions, report.metrics.score, graph)
 
         private fun load(): TrainState {
             if (options.fresh) checkpoints.removeAll()
             val saved = checkpoints.newest(steps, sampler.sampledSize)
             report.resumedFromStep = saved?.step
             report.generation = saved?.step
-            return saved ?: TrainState(bundle.table(), steps, sampler.sampledSize)
+            return saved ?: TrainState.begin(bundle, steps, sampler.sampledSize)
         }
 
         /** "Before" is the bundle's table, also where training resumes. */
         fun evaluateBefore() {
-            report.before = evaluator.evaluate(if (state.step == 0) state.table else bundle.table())
+            report.before = if (state.step == 0) {
+                evaluator.evaluate(state.table, state.dense.firstOrNull())
+            } else {
+                evaluator.evaluate(bundle.table(), bundle.dense())
+            }
         }
 
         fun evaluateAfter() {
-            report.after = evaluator.evaluate(state.table)
+            report.after = evaluator.evaluate(state.table, state.dense.firstOrNull())
         }
 
         fun warmUp() = repeat(WARM_UP_RUNS) { trainer.warmUp() }

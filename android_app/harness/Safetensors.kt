@@ -15,7 +15,7 @@ import java.nio.file.StandardOpenOption.READ
 import java.nio.file.StandardOpenOption.WRITE
 
 /** The data types that our files use. */
-enum class DType(val bytes: Int) { U8(1), I32(4), I64(8), F32(4) }
+enum class DType(val bytes: Int) { U8(1), I8(1), F16(2), I32(4), I64(8), F32(4) }
 
 /** A tensor to write: [data] holds its little-endian bytes. */
 class NamedTensor(val name: String, val dtype: DType, val shape: List<Long>, val data: ByteBuffer)
@@ -62,6 +62,19 @@ class Safetensors private constructor(private val path: Path, private val header
         }.order(LITTLE_ENDIAN)
     }
 
+    /** Copies the float32 tensor [name] (size,), aligned, as a program's input must be. */
+    fun floats(name: String, size: Int): ByteBuffer {
+        val read = map(name, DType.F32, size)
+        return ByteBuffer.allocateDirect(read.capacity()).order(LITTLE_ENDIAN).also { copy ->
+            copy.put(read)
+            copy.clear()
+            for (k in 0 until size) {
+                val value = copy.getFloat(4 * k)
+                if (!value.isFinite()) fail(path.toString(), "tensor $name: $value at $k")
+            }
+        }
+    }
+
     private fun mapped(mode: MapMode, start: Long, bytes: Long): ByteBuffer {
         // Java asks for write access even where a mapping is private.
         val access = if (mode == MapMode.PRIVATE) setOf(READ, WRITE) else setOf(READ)
@@ -102,9 +115,10 @@ class Safetensors private constructor(private val path: Path, private val header
             tensors: List<NamedTensor>,
             metadata: (String) -> Map<String, String>,
         ) {
-            val data = tensors.map { it.data }
-            val json = headerJson(tensors, metadata(sha256(data))).toByteArray()
-            // Data starts at a multiple of 8, so that mapped numbers are aligned.
+            // Data starts at a multiple of 8 and wide numbers come first, so that all are aligned.
+            val ordered = tensors.sortedByDescending { it.dtype.bytes }
+            val data = ordered.map { it.data }
+            val json = headerJson(ordered, metadata(sha256(data))).toByteArray()
             val padded = json.copyOf((json.size + 7) / 8 * 8)
             padded.fill(' '.code.toByte(), json.size)
             val length = ByteBuffer.allocate(LENGTH_BYTES).order(LITTLE_ENDIAN)

@@ -12,11 +12,11 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
     val sampledSize: Int = max(1, floor(training.sampledFraction * manifest.numRows + 0.5).toInt())
 
     /**
-     * Draws the triples of [step] as table rows into [slots] (3B,): users from 0, positive items
-     * from B, negative items from 2B, the batch's `batch_size` first of each.
+     * Draws the batch of [step] as table rows into [slots]: users from 0, positive items from
+     * [stride] on, the batch's `batch_size` first of each; from 2 [stride] on negative items, one
+     * for each example, or those that all share.
      */
-    fun triples(step: Int, slots: IntArray) {
-        val stride = slots.size / 3
+    fun batch(step: Int, slots: IntArray, stride: Int) {
         val positives = Draws.base(training.seed, Draws.POSITIVES, step)
         val negatives = Draws.base(training.seed, Draws.NEGATIVES, step)
         for (b in 0 until training.batchSize) {
@@ -24,8 +24,17 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
             slots[b] = interactions.logUsers.get(pair)
             slots[stride + b] = manifest.numUsers + interactions.logItems.get(pair)
         }
+        if (training.sharedNegatives > 0) return sharedNegatives(step, slots, 2 * stride)
         for (b in 0 until training.batchSize) {
             slots[2 * stride + b] = manifest.numUsers + negative(negatives, b, slots[b])
+        }
+    }
+
+    private fun sharedNegatives(step: Int, slots: IntArray, first: Int) {
+        val base = Draws.base(training.seed, Draws.SHARED_NEGATIVES, step)
+        for (k in 0 until training.sharedNegatives) {
+            val item = Draws.bounded(Draws.draw(base, k.toLong()), manifest.knownItems)
+            slots[first + k] = manifest.numUsers + item
         }
     }
 

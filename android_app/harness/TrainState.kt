@@ -9,8 +9,19 @@ import java.nio.FloatBuffer
  *
  * Steps `[0, step)` are done and gave [losses]; [sampled] are the rows S of the window, at most
  * [maxSampled], and [sums] their gradients so far.
+ *
+ * @param moments the optimizer's numbers of each of the table's entries, float32 (nnz,) each
+ * @param dense dense parameters and the optimizer's numbers of them, float32 (P,) each; empty where
+ *   there are none
  */
-class TrainState(val table: PackedTable, steps: Int, maxSampled: Int) {
+class TrainState(
+    val table: PackedTable,
+    steps: Int,
+    maxSampled: Int,
+    private val optimizer: Optimizer = Optimizer.SGD,
+    val moments: List<ByteBuffer> = emptyList(),
+    val dense: List<ByteBuffer> = emptyList(),
+) {
     var step = 0
     val losses = FloatArray(steps)
     val sampled = SampledRows(table.numRows, maxSampled)
@@ -24,11 +35,18 @@ class TrainState(val table: PackedTable, steps: Int, maxSampled: Int) {
         for (k in 0 until step) losses.putFloat(4 * k, this.losses[k])
         val numSampled = sampled.size.toLong()
         val shape = listOf(numSampled, table.dim.toLong())
-        return table.tensors() + listOf(
+        return table.tensors() + optimizerTensors() + listOf(
             NamedTensor("sampled_rows", DType.I32, listOf(numSampled), rows),
             NamedTensor("accumulators", DType.F32, shape, denseSums()),
             NamedTensor("losses", DType.F32, listOf(step.toLong()), losses),
         )
+    }
+
+    private fun optimizerTensors(): List<NamedTensor> {
+        val names = optimizer.states.map { "state_$it" }
+        return (names + denseNames(optimizer)).zip(moments + dense) { name, data ->
+            NamedTensor(name, DType.F32, listOf(data.capacity() / 4L), data)
+        }
     }
 
     /** (|S|, d), zero where no batch has had the row. */
@@ -48,6 +66,19 @@ class TrainState(val table: PackedTable, steps: Int, maxSampled: Int) {
         ByteBuffer.allocateDirect(Math.multiplyExact(4, numbers)).order(LITTLE_ENDIAN)
 
     companion object {
+        private fun denseNames(optimizer: Optimizer) =
+            listOf("dense") + optimizer.states.map { "dense_$it" }
+
+        /** The state before the first step of a run of [steps] steps on [bundle]. */
+        fun begin(bundle: Bundle, steps: Int, maxSampled: Int): TrainState {
+            val table = bundle.table()
+            val optimizer = bundle.manifest.training.optimizer
+            fun zerosFor(size: Int) = optimizer.states.map { zeros(Math.multiplyExact(4, size)) }
+            val dense = bundle.dense()?.let { listOf(it) + zerosFor(bundle.manifest.denseSize) }
+            val moments = zerosFor(table.nnz)
+            return TrainState(table, steps, maxSampled, optimizer, moments, dense.orEmpty())
+        }
+
         /** Reads what [tensors] wrote into the state of a run of [steps] steps. */
         fun read(
             path: String,
@@ -56,7 +87,18 @@ class TrainState(val table: PackedTable, steps: Int, maxSampled: Int) {
             steps: Int,
             maxSampled: Int,
         ): TrainState {
-            val state = TrainState(PackedTable.read(path, file, manifest), steps, maxSampled)
+            val optimizer = manifest.training.optimizer
+            val state = TrainState(
+                PackedTable.read(path, file, manifest),
+                steps,
+                maxSampled,
+                optimizer,
+                optimizer.states.map {
+                    file.map("state_$it", DType.F32, manifest.nnz, writable = true)
+                },
+                denseNames(optimizer).filter { manifest.denseSize > 0 }
+                    .map { file.floats(it, manifest.denseSize) },
+            )
             val losses = file.vector("losses", DType.F32).asFloatBuffer()
             val rows = file.vector("sampled_rows", DType.I32).asIntBuffer()
             val numSampled = rows.capacity()

@@ -6,6 +6,8 @@ import java.nio.FloatBuffer
  * One training step after the other: docs/formats.md section 2. The programs do the arithmetic;
  * this gathers rows into the tile, picks entries and writes them back. A step allocates nothing of
  * its own.
+ *
+ * @param graph whose neighbours a step draws; null for a model without
  */
 class Trainer(
     private val manifest: Manifest,
@@ -13,43 +15,59 @@ class Trainer(
     private val sampler: Sampler,
     private val state: TrainState,
     private val metrics: Metrics,
+    graph: Graph? = null,
 ) {
     private val dim = manifest.dim
-    private val table = state.table
-    private val schedule = Schedule(manifest.training)
-    private val exchange = Exchange(table, manifest.floor)
-    private val batch = Batch(program, table)
+    private val training = manifest.training
+    private val schedule = Schedule(training)
+    private val exchange = Exchange(state.table, manifest.floor, state.moments)
+    private val batch = Batch(program, state.table, state.moments.map { it.asFloatBuffer() })
 
-    /** (3B, d), and the same as a buffer. */
-    private val gradients = FloatArray(3 * program.batchSize * dim)
+    /** Slots of the batch itself, before those of neighbours. */
+    private val given = 2 * program.batchSize +
+        if (training.sharedNegatives > 0) training.sharedNegatives else program.batchSize
+    private val neighbourhood = graph?.let {
+        Neighbourhood(it, training.seed, Draws.NEIGHBOURS, program.slots, program.width)
+    }
+
+    /** (T, d), and the same as a buffer. */
+    private val gradients = FloatArray(program.slots * dim)
     private val gradientsOut = FloatBuffer.wrap(gradients)
 
-    /** (E,) of one call of `update`; `updated` also as a buffer. */
+    /** (E,) of one call of `update`; the results also as buffers. */
     private val chunk = program.values.capacity()
     private val picked = FloatArray(chunk)
     private val updated = FloatArray(chunk)
     private val updatedOut = FloatBuffer.wrap(updated)
+    private val updatedStates = Array(batch.states.size) { FloatArray(chunk) }
+    private val updatedStatesOut = Array(batch.states.size) { FloatBuffer.wrap(updatedStates[it]) }
+    private val programStates = program.states.toTypedArray()
     private val padding = FloatArray(chunk)
     private var updateNs = 0L
 
     init {
-        val batchSize = manifest.training.batchSize
-        if (batchSize > program.batchSize) {
+        if (training.batchSize > program.batchSize) {
             throw HarnessError(
-                "manifest.json: training.batch_size: $batchSize is over ${program.batchSize}, " +
-                    "for which step.pte was exported",
+                "manifest.json: training.batch_size: ${training.batchSize} is over " +
+                    "${program.batchSize}, for which step.pte was exported",
                 "export the bundle again",
             )
         }
-        for (b in 0 until batchSize) program.weight.put(b, 1f)
-        program.learningRate.put(0, manifest.training.learningRate)
+        val fits = if (graph == null) given == program.slots else given <= program.slots
+        if (!fits) {
+            throw HarnessError(
+                "manifest.json: programs: step.pte has ${program.slots} slots, a batch $given",
+                "export the bundle again",
+            )
+        }
+        for (b in 0 until training.batchSize) program.weight.put(b, 1f)
     }
 
     /** Runs both methods on the next batch and discards what they say. */
     fun warmUp() {
         assemble(state.step)
         program.gradients(gradientsOut)
-        program.update(updatedOut)
+        program.update(updatedOut, updatedStatesOut)
     }
 
     /** Does one step and, where a window ends, the mask update. Returns the loss. */
@@ -63,16 +81,12 @@ class Trainer(
         val assembled = System.nanoTime()
         val loss = program.gradients(gradientsOut)
         val differentiated = System.nanoTime()
-        if (!loss.isFinite()) {
-            throw HarnessError(
-                "the loss of step ${state.step} is $loss: vals in table.safetensors or " +
-                    "training.learning_rate in manifest.json are too large",
-                "export with a smaller learning rate",
-            )
-        }
+        check(loss)
         updateNs = 0
+        program.keepDense()
         batch.sumSlots(gradients)
         updateEntries()
+        batch.writeBack(Draws.base(training.seed, Draws.ROUNDING, state.step))
         accumulate()
         val written = System.nanoTime()
         state.losses[state.step++] = loss
@@ -85,6 +99,15 @@ class Trainer(
         return loss
     }
 
+    private fun check(loss: Float) {
+        if (loss.isFinite()) return
+        throw HarnessError(
+            "the loss of step ${state.step} is $loss: vals in table.safetensors or " +
+                "training.learning_rate in manifest.json are too large",
+            "export with a smaller learning rate",
+        )
+    }
+
     private fun endWindow() {
         val fraction = schedule.fractionAfter(state.step)
         if (fraction <= 0) return
@@ -95,44 +118,44 @@ class Trainer(
 
     /** Draws the batch and gathers its rows, their masks and their sampled flags into the tile. */
     private fun assemble(step: Int) {
-        sampler.triples(step, batch.rowOf)
+        val optimizer = training.optimizer
+        program.setRate(optimizer.rate(training.learningRate, step), optimizer.correction(step))
+        sampler.batch(step, batch.rowOf, program.batchSize)
+        if (neighbourhood != null) {
+            neighbourhood.draw(step, batch.rowOf, given)
+            neighbourhood.write(program.neighbours!!, program.readers)
+        }
         batch.gather(state.sampled)
     }
 
-    /** Updates the active entries of each distinct row, chunk by chunk. */
+    /** Updates the active entries of each distinct row, chunk by chunk, in the batch. */
     private fun updateEntries() {
         var first = 0
         while (first < batch.numEntries) { // a range with a step would be an object
             updateChunk(first, minOf(chunk, batch.numEntries - first))
             first += chunk
         }
-        writeBack()
     }
 
-    /** Updates [count] of the batch's entries from [first] on, in the batch. */
+    /** Updates [count] of the batch's entries from [first] on. */
     private fun updateChunk(first: Int, count: Int) {
         for (k in 0 until count) picked[k] = gradients[batch.places[first + k]]
-        program.values.rewind()
-        program.values.put(batch.values, first, count)
-        program.values.put(padding, 0, chunk - count)
-        program.gradient.rewind()
-        program.gradient.put(picked, 0, count)
-        program.gradient.put(padding, 0, chunk - count)
+        fill(program.values, batch.values, first, count)
+        fill(program.gradient, picked, 0, count)
+        for (k in programStates.indices) fill(programStates[k], batch.states[k], first, count)
         val start = System.nanoTime()
-        program.update(updatedOut)
+        program.update(updatedOut, updatedStatesOut)
         updateNs += System.nanoTime() - start
         updated.copyInto(batch.values, first, 0, count)
+        for (k in updatedStates.indices) {
+            updatedStates[k].copyInto(batch.states[k], first, 0, count)
+        }
     }
 
-    /** Writes the batch's values into the table. */
-    private fun writeBack() {
-        batch.touchEntries()
-        val vals = table.vals
-        var entry = 0
-        for (k in 0 until batch.numRows) {
-            val start = batch.start[k]
-            for (j in start until start + batch.size[k]) vals.put(j, batch.values[entry++])
-        }
+    private fun fill(input: FloatBuffer, from: FloatArray, first: Int, count: Int) {
+        input.rewind()
+        input.put(from, first, count)
+        input.put(padding, 0, chunk - count)
     }
 
     /** Adds the whole gradient row of every sampled row to its sum. */

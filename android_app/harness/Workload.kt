@@ -54,15 +54,14 @@ interface Work : AutoCloseable {
             return when (workload) {
                 Workload.SPARSE_FORWARD -> SparseForward(bundle, sampler, threads)
                 Workload.SPARSE_STEP -> SparseStep(bundle, sampler, steps, threads)
-                else -> Dense(ExecuTorch.dense(bundle, workload.program, threads), sampler)
+                else -> Dense(loadDense(bundle, workload.program, threads), sampler)
             }
         }
     }
 }
 
 private class SparseForward(bundle: Bundle, private val sampler: Sampler, threads: Int) : Work {
-    private val loaded = ExecuTorch.forward(bundle, threads)
-    private val program = loaded.first
+    private val program = ForwardProgram.load(bundle, threads)
     private val table = bundle.table()
     private val batch = Batch(program, table)
     private val none = SampledRows(table.numRows, 1).apply { seal() }
@@ -73,19 +72,25 @@ private class SparseForward(bundle: Bundle, private val sampler: Sampler, thread
     }
 
     override fun step(step: Int): Float {
-        sampler.triples(step, batch.rowOf)
+        sampler.batch(step, batch.rowOf, program.batchSize)
         batch.gather(none)
         return program.gradients(unused)
     }
 
-    override fun close() = loaded.second.close()
+    override fun close() = program.close()
 }
 
 private class SparseStep(bundle: Bundle, sampler: Sampler, steps: Int, threads: Int) : Work {
-    private val programs = ExecuTorch.load(bundle, threads)
-    private val state = TrainState(bundle.table(), steps, sampler.sampledSize)
-    private val trainer =
-        Trainer(bundle.manifest, programs.stepProgram, sampler, state, Metrics(steps))
+    private val state = TrainState.begin(bundle, steps, sampler.sampledSize)
+    private val programs = ExecuTorch.load(bundle, threads, state.dense)
+    private val trainer = Trainer(
+        bundle.manifest,
+        programs.stepProgram,
+        sampler,
+        state,
+        Metrics(steps),
+        bundle.graph(),
+    )
 
     override fun step(step: Int): Float = trainer.step()
 
@@ -96,7 +101,7 @@ private class Dense(private val program: DenseProgram, private val sampler: Samp
     private val slots = IntArray(program.rows.capacity())
 
     override fun step(step: Int): Float {
-        sampler.triples(step, slots)
+        sampler.batch(step, slots, slots.size / 3)
         for (k in slots.indices) program.rows.put(k, slots[k].toLong())
         return program.step()
     }

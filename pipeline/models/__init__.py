@@ -7,9 +7,10 @@ more, anywhere, named by its path: docs/models.md.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ ModelName = str
 """``mf``, ``neumf``, ``ngcf``, ``lightgcn``, or the path of a file that ends in ``.py``."""
 Aggregate = Callable[[Tensor], Tensor]
 """Sum each row's neighbours, weighted: (R, w) to (R, w). On a host a product with the normalised
-adjacency; on a device a gather over a neighbour list."""
+adjacency; on a device a gather over neighbour lists (``pipeline.aggregate``)."""
 Dense = dict[str, Tensor]
 """Parameters beside the table, by name: weights of layers. Always small and dense."""
 
@@ -42,18 +43,29 @@ class Model(Protocol):
     def initial(self, dim: int, seed: int) -> dict[str, F32]:
         """Draw the dense parameters' starting values; empty where a model has none."""
 
-    def propagate(self, rows: Tensor, aggregate: Aggregate, dense: Dense) -> Tensor:
-        """Turn the table's rows (N, w) into the vectors (N, w') that scores are made from."""
+    def propagate(
+        self, rows: Tensor, aggregate: Aggregate, dense: Dense, recompute: bool = False
+    ) -> Tensor:
+        """Turn the table's rows (N, w) into the vectors (N, w') that scores are made from.
+
+        With ``recompute`` the backward pass computes a layer again instead of keeping it.
+        """
 
     def pair_scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
         """Score users (B, w') with items (B, w'), row by row: (B,)."""
+
+    def example_scores(self, vectors: Tensor, size: int, dense: Dense) -> tuple[Tensor, Tensor]:
+        """Score ``size`` users with their positive and their negative items: (B,) each.
+
+        ``vectors`` (3B, w') are users', positives' and negatives'.
+        """
 
     def scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
         """Score users (1, A, w') with all items (1, C, w'): (1, A, C)."""
 
 
 PARTS = ("GRAPH", "PAIR_FLOATS", "initial", "propagate", "pair_scores", "scores")
-"""What a model's file defines."""
+"""What a model's file defines; it may define ``example_scores`` too, and take ``recompute``."""
 
 
 class _Models(dict[ModelName, Model]):
@@ -92,7 +104,28 @@ def _from_file(path: Path) -> Model:
         raise SparseRecError(f"{path}: {', '.join(missing)} missing", fix)
     if module.GRAPH not in ("none", "linear", "layers"):
         raise SparseRecError(f"{path}: GRAPH is {module.GRAPH!r}", "use none, linear or layers")
+    _complete(module)
     return cast(Model, module)
+
+
+def _complete(module: Any) -> None:
+    """Give a model of the user's what only makes the others faster or smaller."""
+    propagate, pair_scores = module.propagate, module.pair_scores
+    if "recompute" not in inspect.signature(propagate).parameters:
+
+        def keep_all(
+            rows: Tensor, aggregate: Aggregate, dense: Dense, recompute: bool = False
+        ) -> Tensor:
+            return propagate(rows, aggregate, dense)  # type: ignore[no-any-return]
+
+        module.propagate = keep_all
+    if not hasattr(module, "example_scores"):
+
+        def example_scores(vectors: Tensor, size: int, dense: Dense) -> tuple[Tensor, Tensor]:
+            user, item, negative = vectors[:size], vectors[size : 2 * size], vectors[2 * size :]
+            return pair_scores(user, item, dense), pair_scores(user, negative, dense)
+
+        module.example_scores = example_scores
 
 
 MODELS = _Models({"mf": mf, "neumf": neumf, "ngcf": ngcf, "lightgcn": lightgcn})

@@ -13,6 +13,12 @@ def pair_scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tenso
     return (users * items).sum(dim=1)
 
 
+def example_scores(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Score users, slots [0, B) of (3B, w), with the two blocks of items after them: (B,) each."""
+    user, item, negative = vectors[:size], vectors[size : 2 * size], vectors[2 * size :]
+    return pair_scores(user, item, dense), pair_scores(user, negative, dense)
+
+
 def scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
     """Score every item for every user.
 

@@ -7,10 +7,18 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.models.inner_product import PAIR_FLOATS, pair_scores, scores
+from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
 from pipeline.table import F32
 
-__all__ = ["GRAPH", "PAIR_FLOATS", "initial", "pair_scores", "propagate", "scores"]
+__all__ = [
+    "GRAPH",
+    "PAIR_FLOATS",
+    "example_scores",
+    "initial",
+    "pair_scores",
+    "propagate",
+    "scores",
+]
 
 GRAPH: Literal["none", "linear", "layers"] = "linear"
 LAYERS = 3
@@ -22,7 +30,10 @@ def initial(dim: int, seed: int) -> dict[str, F32]:
 
 
 def propagate(
-    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+    rows: Tensor,
+    aggregate: Callable[[Tensor], Tensor],
+    dense: dict[str, Tensor],
+    recompute: bool = False,
 ) -> Tensor:
     """Average e, A e, A^2 e and A^3 e (equations 3, 4 and 8, with equal layer weights).
 
@@ -33,6 +44,7 @@ def propagate(
         rows: float32 (N, w), the table or some of its columns.
         aggregate: the product with the symmetrically normalised adjacency A.
         dense: not used.
+        recompute: not used; a linear layer keeps nothing.
     """
     layer = total = rows
     for _ in range(LAYERS):

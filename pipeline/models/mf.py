@@ -7,10 +7,18 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.models.inner_product import PAIR_FLOATS, pair_scores, scores
+from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
 from pipeline.table import F32
 
-__all__ = ["GRAPH", "PAIR_FLOATS", "initial", "pair_scores", "propagate", "scores"]
+__all__ = [
+    "GRAPH",
+    "PAIR_FLOATS",
+    "example_scores",
+    "initial",
+    "pair_scores",
+    "propagate",
+    "scores",
+]
 
 GRAPH: Literal["none", "linear", "layers"] = "none"
 
@@ -21,7 +29,10 @@ def initial(dim: int, seed: int) -> dict[str, F32]:
 
 
 def propagate(
-    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+    rows: Tensor,
+    aggregate: Callable[[Tensor], Tensor],
+    dense: dict[str, Tensor],
+    recompute: bool = False,
 ) -> Tensor:
     """Use the rows as they are."""
     return rows

@@ -43,7 +43,10 @@ def initial(dim: int, seed: int) -> dict[str, F32]:
 
 
 def propagate(
-    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+    rows: Tensor,
+    aggregate: Callable[[Tensor], Tensor],
+    dense: dict[str, Tensor],
+    recompute: bool = False,
 ) -> Tensor:
     """Use the rows as they are."""
     return rows
@@ -52,12 +55,36 @@ def propagate(
 def pair_scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
     """Score users (B, d) with items (B, d), row by row: float32 (B,) (equation 12, no sigmoid)."""
     user, item = users.chunk(2, dim=1), items.chunk(2, dim=1)
-    gmf = (user[0] * item[0] * dense["output.gmf"]).sum(dim=1)
-    hidden = torch.cat([user[1], item[1]], dim=1)
-    for layer in range(LAYERS):
+    left, right = _first_layer(user[1], item[1], dense)
+    return _pair_output(user[0] * item[0], left + right, dense)
+
+
+def example_scores(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Score users, slots [0, B) of (3B, d), with the two blocks of items after them: (B,) each.
+
+    Both go through the perceptron at once, and a user's half of the first layer is made once.
+    """
+    gmf, mlp = vectors.chunk(2, dim=1)
+    left, right = _first_layer(mlp[:size], mlp[size:], dense)
+    products = gmf[:size].repeat(2, 1) * gmf[size:]
+    found = _pair_output(products, left.repeat(2, 1) + right, dense)
+    return found[:size], found[size:]
+
+
+def _first_layer(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Multiply each side (R, d/2) by its half of the first layer, which is linear in the pair."""
+    to_user, to_item = dense["layer0.weight"].chunk(2, dim=1)
+    return F.linear(users, to_user, dense["layer0.bias"]), F.linear(items, to_item)
+
+
+def _pair_output(products: Tensor, hidden: Tensor, dense: dict[str, Tensor]) -> Tensor:
+    """Finish pairs from GMF's products and the first layer's sums, (P, d/2) each: (P,)."""
+    hidden = F.relu(hidden)
+    for layer in range(1, LAYERS):
         weight, bias = dense[f"layer{layer}.weight"], dense[f"layer{layer}.bias"]
         hidden = F.relu(F.linear(hidden, weight, bias))
-    return gmf + (hidden * dense["output.mlp"]).sum(dim=1)
+    output = torch.cat([dense["output.gmf"], dense["output.mlp"]])[:, None]
+    return (torch.cat([products, hidden], dim=1) @ output).squeeze(1)
 
 
 def scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
@@ -67,8 +94,7 @@ def scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
     """
     user, item = users[0].chunk(2, dim=1), items[0].chunk(2, dim=1)
     gmf = (user[0] * dense["output.gmf"]) @ item[0].T  # (A, C)
-    to_user, to_item = dense["layer0.weight"].chunk(2, dim=1)
-    left, right = user[1] @ to_user.T + dense["layer0.bias"], item[1] @ to_item.T
+    left, right = _first_layer(user[1], item[1], dense)
     hidden = F.relu(left[:, None] + right[None])  # (A, C, d/2)
     for layer in range(1, LAYERS):
         weight, bias = dense[f"layer{layer}.weight"], dense[f"layer{layer}.bias"]

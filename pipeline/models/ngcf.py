@@ -11,10 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.models.inner_product import PAIR_FLOATS, pair_scores, scores
+from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
 from pipeline.table import F32
 
-__all__ = ["GRAPH", "PAIR_FLOATS", "initial", "pair_scores", "propagate", "scores"]
+__all__ = [
+    "GRAPH",
+    "PAIR_FLOATS",
+    "example_scores",
+    "initial",
+    "pair_scores",
+    "propagate",
+    "scores",
+]
 
 GRAPH: Literal["none", "linear", "layers"] = "layers"
 LAYERS = 3
@@ -36,7 +44,10 @@ def initial(dim: int, seed: int) -> dict[str, F32]:
 
 
 def propagate(
-    rows: Tensor, aggregate: Callable[[Tensor], Tensor], dense: dict[str, Tensor]
+    rows: Tensor,
+    aggregate: Callable[[Tensor], Tensor],
+    dense: dict[str, Tensor],
+    recompute: bool = False,
 ) -> Tensor:
     """Concatenate the table and the normalised outputs of each layer (equations 7 and 9).
 
@@ -46,6 +57,7 @@ def propagate(
         rows: float32 (N, d).
         aggregate: the product with the symmetrically normalised adjacency A, without self-loops.
         dense: from ``initial``.
+        recompute: keep a layer's input alone, and compute the rest again in the backward pass.
 
     Returns:
         float32 (N, (LAYERS + 1) d).
@@ -53,16 +65,19 @@ def propagate(
 
     def layer(rows: Tensor, i: int) -> Tensor:
         around = aggregate(rows)
-        summed = F.linear(around + rows, dense[f"sum{i}.weight"], dense[f"sum{i}.bias"])
-        product = F.linear(around * rows, dense[f"product{i}.weight"], dense[f"product{i}.bias"])
-        return F.leaky_relu(summed + product, SLOPE)
+        # Both products in one: [sum, product] by [W1, W2].
+        messages = torch.cat([around + rows, around * rows], dim=1)  # (N, 2d)
+        weight = torch.cat([dense[f"sum{i}.weight"], dense[f"product{i}.weight"]], dim=1)
+        bias = dense[f"sum{i}.bias"] + dense[f"product{i}.bias"]
+        return F.leaky_relu(F.linear(messages, weight, bias), SLOPE)
 
     outputs = [rows]
     for i in range(LAYERS):
-        # Only a layer's input is kept for the backward pass; the rest is computed again there.
-        if rows.requires_grad:
-            rows = checkpoint(layer, rows, i, use_reentrant=False)
-        else:
-            rows = layer(rows, i)
-        outputs.append(F.normalize(rows, dim=1))
+        rows = checkpoint(layer, rows, i, use_reentrant=False) if recompute else layer(rows, i)
+        outputs.append(normalize(rows))
     return torch.cat(outputs, dim=1)
+
+
+def normalize(rows: Tensor) -> Tensor:
+    """Scale rows (N, w) to length 1. The bound under the root is TensorFlow's l2_normalize's."""
+    return rows * torch.rsqrt((rows * rows).sum(dim=1, keepdim=True).clamp_min(1e-12))

@@ -1,10 +1,12 @@
 import com.sun.management.ThreadMXBean;
 import java.lang.management.ManagementFactory;
+import java.nio.ByteBuffer;
 import java.nio.FloatBuffer;
 import java.nio.file.Path;
 import org.sparserec.harness.Bundle;
 import org.sparserec.harness.Evaluator;
 import org.sparserec.harness.ExecuTorch;
+import org.sparserec.harness.Graph;
 import org.sparserec.harness.Interactions;
 import org.sparserec.harness.Metrics;
 import org.sparserec.harness.Sampler;
@@ -22,20 +24,25 @@ final class Loop {
     private final Metrics metrics;
     private final FloatBuffer gradients;
     private final FloatBuffer updated;
+    private final FloatBuffer[] updatedStates;
 
     Loop(Path path, int steps) {
         Bundle bundle = Bundle.Companion.open(path);
         Interactions interactions = bundle.interactions();
         Sampler sampler = new Sampler(interactions, bundle.getManifest());
-        ExecuTorch programs = ExecuTorch.Companion.load(bundle, 1);
-        state = new TrainState(bundle.table(), steps, sampler.getSampledSize());
+        state = TrainState.Companion.begin(bundle, steps, sampler.getSampledSize());
+        ExecuTorch programs = ExecuTorch.Companion.load(bundle, 1, state.getDense());
+        Graph graph = bundle.graph();
         program = programs.getStepProgram();
         metrics = new Metrics(steps);
-        trainer = new Trainer(bundle.getManifest(), program, sampler, state, metrics);
+        trainer = new Trainer(bundle.getManifest(), program, sampler, state, metrics, graph);
         evaluator = new Evaluator(
-            bundle.getManifest(), programs.getScoreProgram(), interactions, new Samples(256));
+            bundle.getManifest(), programs.getScoreProgram(), interactions, new Samples(256), graph);
         gradients = FloatBuffer.allocate(program.getRows().capacity());
         updated = FloatBuffer.allocate(program.getValues().capacity());
+        updatedStates = program.getStates().stream()
+            .map(numbers -> FloatBuffer.allocate(numbers.capacity()))
+            .toArray(FloatBuffer[]::new);
     }
 
     void step() {
@@ -44,7 +51,8 @@ final class Loop {
 
     /** Ranks all items for every user who has a later item. */
     void evaluate() {
-        evaluator.evaluate(state.getTable());
+        ByteBuffer dense = state.getDense().isEmpty() ? null : state.getDense().get(0);
+        evaluator.evaluate(state.getTable(), dense);
     }
 
     String metrics() {
@@ -58,7 +66,7 @@ final class Loop {
         long stepped = allocated();
         for (int k = 0; k < steps; k++) {
             program.gradients(gradients);
-            program.update(updated);
+            program.update(updated, updatedStates);
         }
         long called = allocated();
         return "{\"steps\": " + (stepped - start) + ", \"calls\": " + (called - stepped) + "}";

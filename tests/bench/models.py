@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.dense import specs
 from export.lower import lower
 from export.methods import Method
-from export.step import step_methods
-from tests.bench.bundles import BATCH, DIM, L2, UPDATE_CHUNK
+from export.step import Step, methods, step_methods, update_chunk
+from pipeline.incremental import Incremental
+from pipeline.models import MODELS, ModelName
+from tests.bench.bundles import BATCH, DENSITY, DIM, L2, UPDATE_CHUNK
 from tests.bench.jvm import Jvm
 from tests.bench.measure import Result, by_turns, compared, timed
-from tests.bench.peers import eager_step
+from tests.bench.peers import eager_model_step, eager_step
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,26 @@ def model_steps() -> list[ModelStep]:
             eager_step(BATCH, DIM, UPDATE_CHUNK, L2),
             target=2.0,
         ),
+        *(_trained("neumf"), _trained("ngcf"), _trained("lightgcn")),
     ]
+
+
+def _trained(model: ModelName) -> ModelStep:
+    """Give the step that a device makes of this model by default: Adam, BPR, float32."""
+    recipe = Incremental.of(model)
+    entries = int(DENSITY * DIM * 1000)
+    step = Step(
+        batch_size=BATCH,
+        dim=DIM,
+        l2=L2,
+        chunk=update_chunk(recipe.tile_slots, entries, 1000),
+        model=model,
+        optimizer=recipe.optimizer,
+        tile=recipe.tile_slots,
+        fanout=recipe.fanout,
+        dense=specs(MODELS[model].initial(DIM, 1)),
+    )
+    return ModelStep(model, methods(step), eager_model_step(step), target=1.0)
 
 
 def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:
@@ -50,17 +72,19 @@ def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:
     path.write_bytes(lower(step.methods))
     calls = []
     for name, method in step.methods.items():
-        shapes = ("x".join(map(str, spec.shape)) for spec in method.inputs)
+        shapes = (
+            "i" * (spec.dtype == "int32") + "x".join(map(str, spec.shape)) for spec in method.inputs
+        )
         calls += [name, ",".join(shapes)]
     jvm.ask("program", step.model, path, *calls)
 
 
-def against_eager(jvm: Jvm, step: ModelStep, rounds: int = 30) -> Result:
+def against_eager(jvm: Jvm, step: ModelStep, rounds: int = 15) -> Result:
     """Compare a step that was loaded with PyTorch eager."""
     samples = by_turns(
         {
-            "ours": (lambda count: jvm.time(step.model, count), 100),
-            "peer": (timed(step.eager), 100),
+            "ours": (lambda count: jvm.time(step.model, count), 40),
+            "peer": (timed(step.eager), 40),
         },
         rounds,
     )

@@ -13,6 +13,7 @@ from export.build import Built, build
 from pipeline.data.interactions import Interactions
 from pipeline.data.split import Split, temporal_split
 from pipeline.incremental import Incremental
+from pipeline.models import MODELS, ModelName
 from pipeline.nmf import random_table
 from pipeline.recipes import sparserec
 from pipeline.run import TrainedRun
@@ -43,12 +44,18 @@ def make_split() -> Split:
     )
 
 
+def make_run(model: ModelName = "mf") -> TrainedRun:
+    split = make_split()
+    step = replace(sparserec().step, model=model)
+    recipe = replace(sparserec(), dim=DIM, density=0.4, step=step)
+    table = random_table(split.known_users, split.known_items, DIM, 0.4, 2, 0.3, seed=3)
+    dense = MODELS[model].initial(DIM, 1)
+    return TrainedRun("tiny", "0" * 64, recipe, table, dense, split, {"recall@20": 0.5}, [])
+
+
 @pytest.fixture(scope="session")
 def run() -> TrainedRun:
-    split = make_split()
-    recipe = replace(sparserec(), dim=DIM, density=0.4)
-    table = random_table(split.known_users, split.known_items, DIM, 0.4, 2, 0.3, seed=3)
-    return TrainedRun("tiny", "0" * 64, recipe, table, {}, split, {"recall@20": 0.5}, [])
+    return make_run()
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,16 @@ class Device:
         self.m: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
         self.t: dict[str, Any] = self.m["training"]
         table = load_file(bundle / "table.safetensors")
-        ptr, cols, vals = table["row_ptr"].tolist(), table["cols"].tolist(), table["vals"]
+        ptr, cols = table["row_ptr"].tolist(), table["cols"].tolist()
+        vals = table["vals"].astype(np.float32)
+        if self.m["precision"] == "int8":
+            for r, (start, stop) in enumerate(pairwise(ptr)):
+                vals[start:stop] *= table["scales"][r]
+        self.graph: list[list[int]] = []
+        if (bundle / "graph.safetensors").exists():
+            graph = load_file(bundle / "graph.safetensors")
+            ends, rows = graph["graph_ptr"].tolist(), graph["graph_rows"].tolist()
+            self.graph = [rows[start:stop] for start, stop in pairwise(ends)]
         self.rows = [
             {cols[k]: vals[k] for k in range(ptr[r], ptr[r + 1])} for r in range(len(ptr) - 1)
         ]
@@ -55,27 +64,87 @@ class Device:
         self.liked = [set(seen[a:b]) for a, b in pairwise(seen_ptr)]
         for user, item in self.log:
             self.liked[user].add(item)
+        self.flat = [table["dense"]] if self.m["dense"] else []
+        for spec in self.specs("gradients", "dense_state"):
+            self.flat.append(np.zeros(spec["shape"], np.float32))
+        names = [spec["name"] for spec in self.specs("update", "state")]
+        self.state: list[dict[tuple[int, int], np.float32]] = [{} for _ in names]
         self.run = verify.load((bundle / "step.pte").read_bytes())
         self.step = 0
         self.sampled: list[int] = []
         self.sums: dict[int, np.ndarray] = {}
         self.exchanges: list[int] = []
 
+    def specs(self, method: str, role: str) -> list[dict[str, Any]]:
+        """The inputs of a method of step.pte that have a role."""
+        inputs = self.m["programs"]["step"]["methods"][method]["inputs"]
+        return [spec for spec in inputs if spec["role"] == role]
+
+    def rates(self, method: str) -> list[np.ndarray]:
+        """What changes with the step: section 2.2."""
+        done, rate = self.step + 1, self.t["learning_rate"]
+        if self.t["optimizer"] == "adam":
+            rate /= 1 - 0.9**done
+        values = {"learning_rate": rate, "correction": 1 - 0.999**done}
+        return [
+            np.array([value], np.float32)
+            for role, value in values.items()
+            if self.specs(method, role)
+        ]
+
     def slots(self) -> list[int]:
         """Draw the batch: rows of users, of positives, of negatives."""
-        seed, tries = self.t["seed"], self.t["negative_tries"]
+        seed, tries, known = self.t["seed"], self.t["negative_tries"], self.m["known_items"]
         users, positives, negatives = [], [], []
         for b in range(self.t["batch_size"]):
             user, item = self.log[bounded(draw(seed, 0, self.step, b), len(self.log))]
-            for t in range(tries):
-                r = draw(seed, 1, self.step, b * tries + t)
-                negative = bounded(r, self.m["known_items"])
-                if negative not in self.liked[user]:
-                    break
             users.append(user)
             positives.append(self.m["num_users"] + item)
+            if self.t["loss"] == "softmax":
+                continue
+            for t in range(tries):
+                negative = bounded(draw(seed, 1, self.step, b * tries + t), known)
+                if negative not in self.liked[user]:
+                    break
             negatives.append(self.m["num_users"] + negative)
+        for k in range(self.t["negatives"]):
+            negatives.append(self.m["num_users"] + bounded(draw(seed, 3, self.step, k), known))
         return users + positives + negatives
+
+    def neighbours(self, row: list[int], shape: list[int]) -> tuple[list[int], list[np.ndarray]]:
+        """Fill a tile and its lists: section 2.3."""
+        size, width = shape
+        lists = [np.zeros(shape, np.int32 if k % 2 == 0 else np.float32) for k in range(4)]
+        row, m = list(row), [0] * size
+        opened: dict[int, int] = {}
+        for slot, r in enumerate(row):
+            opened.setdefault(r, slot)
+        s = 0
+        while s < len(row):
+            mine = self.graph[row[s]]
+            candidates = mine
+            if len(mine) > width:
+                candidates = []
+                for k in range(width):
+                    r = draw(self.t["seed"], 7, self.step, s * width + k)
+                    if mine[bounded(r, len(mine))] not in candidates:
+                        candidates.append(mine[bounded(r, len(mine))])
+            n = 0
+            for q in candidates:
+                t = opened.get(q, -1)
+                if t < 0 or m[t] == width:
+                    if len(row) == size:
+                        continue
+                    t = opened[q] = len(row)
+                    row.append(q)
+                lists[0][s, n], lists[2][t, m[t]] = t, s
+                n, m[t] = n + 1, m[t] + 1
+            for k in range(n):
+                t = lists[0][s, k]
+                weight = math.sqrt(len(mine) / len(self.graph[row[t]])) / n
+                lists[1][s, k] = lists[3][t, lists[2][t, : m[t]].tolist().index(s)] = weight
+            s += 1
+        return row, lists
 
     def begin_window(self) -> None:
         size = max(1, math.floor(self.t["sampled_fraction"] * len(self.rows) + 0.5))
@@ -92,21 +161,28 @@ class Device:
     def run_step(self) -> float:
         if self.step % self.t["window"] == 0:
             self.begin_window()
-        slots = self.slots()
-        dim = self.m["dim"]
-        tile, mask = np.zeros((2, len(slots), dim), np.float32)
-        sampled = np.zeros((len(slots), 1), np.float32)
+        slots, lists = self.slots(), []
+        for spec in self.specs("gradients", "neighbours"):
+            slots, lists = self.neighbours(slots, spec["shape"])
+        (tile_spec,) = self.specs("gradients", "tile")
+        size, dim = tile_spec["shape"]
+        tile, mask = np.zeros((2, size, dim), np.float32)
+        sampled = np.zeros((size, 1), np.float32)
         for slot, row in enumerate(slots):
             for col, value in self.rows[row].items():
                 tile[slot, col], mask[slot, col] = value, 1
             sampled[slot] = row in self.sums
-        weight = np.ones(len(slots) // 3, np.float32)
-        loss, grads = self.run("gradients", *map(torch.from_numpy, (tile, mask, sampled, weight)))
+        weight = np.ones(self.t["batch_size"], np.float32)
+        inputs = [tile, mask, sampled, weight, *lists, *self.flat, *self.rates("gradients")]
+        loss, grads, *flat = self.run("gradients", *map(torch.from_numpy, inputs))
+        self.flat = [values.numpy() for values in flat]
         summed: dict[int, np.ndarray] = {}
         for slot, row in enumerate(slots):
             summed.setdefault(row, np.zeros(dim, np.float32))
             summed[row] += grads[slot].numpy()
         self.update(summed)
+        for row in summed:
+            self.round(row)
         for row in summed.keys() & self.sums.keys():
             self.sums[row] += summed[row]
         self.end_window()
@@ -117,15 +193,33 @@ class Device:
         step_info = self.m["programs"]["step"]["methods"]["update"]
         (chunk,) = step_info["inputs"][0]["shape"]
         entries = [(row, col) for row in summed for col in sorted(self.rows[row])]
-        lr = torch.tensor([self.t["learning_rate"]], dtype=torch.float32)
         for start in range(0, len(entries), chunk):
             part = entries[start : start + chunk]
             vals, grads = np.zeros((2, chunk), np.float32)
             vals[: len(part)] = [self.rows[row][col] for row, col in part]
             grads[: len(part)] = [summed[row][col] for row, col in part]
-            (new,) = self.run("update", torch.from_numpy(vals), torch.from_numpy(grads), lr)
+            state = np.zeros((len(self.state), chunk), np.float32)
+            for values, known in zip(state, self.state, strict=True):
+                values[: len(part)] = [known.get(entry, 0) for entry in part]
+            inputs = [vals, grads, *state, *self.rates("update")]
+            new, *moved = self.run("update", *map(torch.from_numpy, inputs))
             for (row, col), value in zip(part, new.numpy(), strict=False):
                 self.rows[row][col] = value
+            for known, values in zip(self.state, moved, strict=True):
+                known.update(zip(part, values.numpy(), strict=False))
+
+    def round(self, row: int) -> None:
+        """Store a row and read it again: section 1.7."""
+        values = self.rows[row]
+        if self.m["precision"] == "float16":
+            self.rows[row] = {col: np.float32(np.float16(v)) for col, v in values.items()}
+        if self.m["precision"] == "int8":
+            scale = np.float32(max(map(abs, values.values()), default=0)) / np.float32(127)
+            for col, value in values.items():
+                r = draw(self.t["seed"], 5, self.step, row * self.m["dim"] + col)
+                u = (r >> 40) * 2.0**-24
+                level = math.floor(float(value) / float(scale) + u) if scale else 0
+                values[col] = np.float32(max(-127, min(127, level))) * scale
 
     def end_window(self) -> None:
         done, end = self.step + 1, self.t["exchange_stop"] * self.t["steps"]
@@ -151,6 +245,8 @@ class Device:
         n = min(math.floor(f * active), len(grow), len(drop))
         for row, col in drop[:n]:
             del self.rows[row][col]
+            for known in self.state:
+                known.pop((row, col), None)
         for _, row, col in grow[:n]:
             self.rows[row][col] = np.float32(0)
         self.exchanges.append(n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from export.bundle import read_manifest
 from pipeline.evaluate import Quality
 from pipeline.fit import Fitted
 from pipeline.incremental import Incremental
+from pipeline.models import mf
 from pipeline.recommender import Recommender
-from pipeline.run import TrainedRun, save_run
+from pipeline.run import TrainedRun, load_run, save_run
 from sparserec.cli import app
 from sparserec.errors import SparseRecError
 
@@ -87,8 +89,6 @@ def test_inspect_needs_no_torch(built: Built) -> None:
 
 
 def test_a_run_without_a_log(run: TrainedRun, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     from pipeline.data.split import Pairs
 
     nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
@@ -96,3 +96,19 @@ def test_a_run_without_a_log(run: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(SparseRecError, match="the split of tiny has no log interactions"):
         build(empty, tmp_path / "bundle", Incremental())
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_of_the_users_own_is_refused(
+    run: TrainedRun, run_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(Path(mf.__file__).read_text())
+    own = replace(run.recipe, step=replace(run.recipe.step, model=str(path)))
+    (run_folder / "run.json").write_text(
+        (run_folder / "run.json").read_text().replace('"model": "mf"', f'"model": "{path}"')
+    )
+    assert load_run(run_folder).recipe == own
+    result = CliRunner().invoke(app, ["export", str(run_folder)])
+    assert isinstance(result.exception, SparseRecError)
+    assert f"model {path}: a model of your own cannot be exported" in str(result.exception)
+    assert not (run_folder / "bundle").exists()

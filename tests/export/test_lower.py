@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from device_bench.compat import runtime
 from export.build import Built
-from export.lower import double_the_smaller, drop_expands, join_slices, lower, trace
+from export.lower import lower, trace
 from export.program import describe
 from export.quiet import quiet
+from export.rewrite import double_the_smaller, drop_expands, join_slices
 from export.step import step_methods
 
 ANDROID = Path(__file__).parents[2] / "android_app/target/desktop/bin/java-with-executorch"
@@ -151,6 +153,7 @@ def test_android_runtime_has_every_operator(built: Built, tmp_path: Path) -> Non
     assert run.returncode == 0, run.stderr
     registered = set(run.stdout.split())
     assert len(registered) > 200
+    assert registered == set(runtime()["operators"])
     for program in built.manifest.programs.values():
         for method in program.methods.values():
             assert set(method.operators) <= registered

@@ -48,6 +48,21 @@ def test_top_list_is_that_of_a_full_sort(
     np.testing.assert_allclose(exact[indices[0].numpy()], wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_of_equal_scores_the_smaller_items_are_in_the_list(
+    score: tuple[verify.Executable, int, int],
+) -> None:
+    run, chunk, dim = score
+    rng = np.random.default_rng(1)
+    levels = rng.integers(-1, 2, chunk).astype(np.float32)
+    user, items = torch.zeros(1, 1, dim), torch.zeros(1, chunk, dim)
+    user[..., 0] = 1
+    items[0, :, 0] = torch.from_numpy(levels)
+    values, indices = run("score", user, items, torch.zeros(1, chunk))
+    wanted = np.argsort(-levels, kind="stable")[:TOP_K]
+    np.testing.assert_array_equal(values[0].numpy(), levels[wanted])
+    np.testing.assert_array_equal(np.sort(indices[0].numpy()), np.sort(wanted))
+
+
 @given(st.integers(1, 10**6))
 def test_chunks_cover_the_catalogue_with_little_padding(items: int) -> None:
     chunk = score_chunk(items)

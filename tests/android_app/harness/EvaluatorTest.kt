@@ -13,6 +13,10 @@ private class PlainScores(override val chunk: Int, override val top: Int, privat
     override val items: FloatBuffer = FloatBuffer.allocate(chunk * dim)
     override val penalty: FloatBuffer = FloatBuffer.allocate(chunk)
 
+    override val vectors: VectorsProgram? = null
+
+    override fun setDense(dense: FloatBuffer) = Unit
+
     override fun score(values: FloatArray, indices: LongArray) {
         val scores = List(chunk) { item ->
             val products = (0 until dim).map { user.get(it) * items.get(item * dim + it) }
@@ -37,7 +41,7 @@ class EvaluatorTest {
         val samples = Samples()
         val scores = PlainScores(chunk, top = 3, dim = 1)
         val evaluator = Evaluator(manifest(3, 6, 1), scores, interactions, samples)
-        return evaluator.evaluate(table).also {
+        return evaluator.evaluate(table, null).also {
             val users = later.map { pair -> pair.first }.toSet().size
             assertEquals(users * ((6 + chunk - 1) / chunk), samples.count)
         }

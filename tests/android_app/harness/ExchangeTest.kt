@@ -93,7 +93,14 @@ class ExchangeTest {
         repeat(60) {
             // The scale jumps, so that the last exchange is no guide to the next.
             val scale = if (random.nextInt(4) == 0) 1e-6f else 1f + random.nextInt(2)
-            for (k in 0 until table.nnz) if (random.nextBoolean()) table.vals.put(k, value())
+            for (k in 0 until table.nnz) {
+                if (random.nextBoolean()) {
+                    table.valBytes.putFloat(
+                        4 * k,
+                        value(),
+                    )
+                }
+            }
             state.sampled.clear()
             rows.indices.filter { random.nextInt(5) > 0 }.forEach { state.sampled.add(it) }
             state.sampled.seal()

@@ -30,16 +30,33 @@ fun table(dim: Int, vararg rows: Map<Int, Float>): PackedTable {
 
 /** The inverse of [table]. */
 fun rows(table: PackedTable): List<Map<Int, Float>> = List(table.numRows) { row ->
-    (table.start(row) until table.end(row)).associate { table.col(it) to table.vals.get(it) }
+    val start = table.start(row)
+    val size = table.end(row) - start
+    val values = FloatArray(size).also { table.read(row, start, size, it, 0) }
+    (0 until size).associate { table.col(start + it) to values[it] }
 }
 
 fun training(
     steps: Int = 100,
     batchSize: Int = 2,
     window: Int = 10,
-    learningRate: Float = 0.5f,
+    learningRate: Double = 0.5,
     sampledFraction: Double = 0.5,
-) = Manifest.Training(learningRate, batchSize, steps, 1, window, sampledFraction, 0.2, 0.75, 3)
+    optimizer: Optimizer = Optimizer.SGD,
+    sharedNegatives: Int = 0,
+) = Manifest.Training(
+    optimizer,
+    learningRate,
+    batchSize,
+    steps,
+    1,
+    window,
+    sampledFraction,
+    0.2,
+    0.75,
+    3,
+    sharedNegatives,
+)
 
 fun manifest(
     numUsers: Int,
@@ -47,6 +64,8 @@ fun manifest(
     dim: Int,
     nnz: Int = 0,
     training: Manifest.Training = training(),
+    precision: Precision = Precision.FLOAT32,
+    denseSize: Int = 0,
 ) = Manifest(
     bundleId = "test",
     numUsers = numUsers,
@@ -56,6 +75,9 @@ fun manifest(
     dim = dim,
     nnz = nnz,
     floor = 1,
+    model = Manifest.Model.MF,
+    precision = precision,
+    denseSize = denseSize,
     training = training,
     programs = emptyMap(),
     files = emptyMap(),

@@ -37,7 +37,15 @@ class RepackingTest {
             val order = compareBy<Pair<Int, Int>>({ it.first }, { it.second })
             val dropped = active.shuffled(random).take(count)
             val grown = inactive.shuffled(random).take(count).sortedWith(order)
-            Repacking(table).change(dropped.map { active.indexOf(it) }.sorted(), grown)
+            val moment = floats(*FloatArray(table.nnz) { 1f + it })
+            val numbers = active.withIndex().associate { (k, place) -> place to 1f + k }
+            val repacking = Repacking(table, listOf(moment))
+            repacking.change(dropped.map { active.indexOf(it) }.sorted(), grown)
+            val moved = rows(table).flatMapIndexed { row, of -> of.keys.map { row to it } }
+            assertEquals(
+                moved.map { if (it in grown) 0f else numbers.getValue(it) },
+                List(table.nnz) { moment.getFloat(4 * it) },
+            )
             val expected = before.mapIndexed { row, entries ->
                 entries.filterKeys { row to it !in dropped } +
                     grown.filter { it.first == row }.associate { it.second to 0f }

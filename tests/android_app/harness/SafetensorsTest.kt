@@ -77,7 +77,7 @@ class SafetensorsTest {
         strings = [
             """[]""",
             """{"a":1}""",
-            """{"a":{"dtype":"F16","shape":[4],"data_offsets":[0,8]}}""",
+            """{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}""",
             """{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,9]}}""",
             """{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}""",
             """{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}""",

@@ -11,7 +11,7 @@ class SamplerTest {
         val interactions = interactions(1, log = liked.take(3), seen = liked.drop(3).take(4))
         val manifest = manifest(1, 10, 4, training = training(batchSize = 40))
         val slots = IntArray(3 * 50) { -1 }
-        Sampler(interactions, manifest).triples(5, slots)
+        Sampler(interactions, manifest).batch(5, slots, 50)
         assertTrue(slots.slice(0 until 40).all { it == 0 })
         assertTrue(slots.slice(50 until 90).all { it - 1 in 0..2 })
         val negatives = slots.slice(100 until 140).map { it - 1 }
@@ -19,6 +19,16 @@ class SamplerTest {
         val unknown = negatives.count { it in 7..9 }
         assertTrue(unknown in 18..36, "$unknown")
         assertTrue(slots.slice(40 until 50).all { it == -1 }, "padding is left alone")
+    }
+
+    @Test
+    fun `a batch's shared negatives are any known items`() {
+        val training = training(batchSize = 2, sharedNegatives = 300)
+        val manifest = manifest(1, 10, 4, training = training)
+        val slots = IntArray(2 * 3 + 300) { -1 }
+        Sampler(interactions(1, log = listOf(0 to 0)), manifest).batch(5, slots, 3)
+        assertEquals(listOf(0, 0, -1, 1, 1, -1), slots.take(6))
+        assertEquals((1..10).toSet(), slots.drop(6).toSet())
     }
 
     @Test

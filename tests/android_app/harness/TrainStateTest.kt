@@ -5,6 +5,7 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
+import java.nio.ByteBuffer
 import java.nio.file.Path
 
 class TrainStateTest {
@@ -40,6 +41,23 @@ class TrainStateTest {
         assertEquals(listOf(1f, 1.5f), state.sums.values.slice(start until start + 2))
         val expected = listOf(mapOf(0 to 1f), mapOf(0 to 2f, 1 to 3f), mapOf(1 to 4f))
         assertEquals(expected, rows(state.table))
+    }
+
+    @Test
+    fun `an optimizer's numbers and dense parameters are saved too`() {
+        val training = training(optimizer = Optimizer.ADAM)
+        val manifest = manifest(1, 2, 2, nnz = 4, training = training, denseSize = 3)
+        val table = table(2, mapOf(0 to 1f), mapOf(0 to 2f, 1 to 3f), mapOf(1 to 4f))
+        val moments = listOf(floats(1f, 2f, 3f, 4f), floats(5f, 6f, 7f, 8f))
+        val dense = listOf(floats(9f, 10f, 11f), floats(12f, 13f, 14f), floats(15f, 16f, 17f))
+        val state = TrainState(table, 5, 3, Optimizer.ADAM, moments, dense)
+        val path = directory.resolve("gen.safetensors")
+        Safetensors.write(path, state.tensors()) { emptyMap() }
+        val read = TrainState.read("$path", Safetensors.open(path), manifest, 5, 3)
+        fun numbers(of: List<ByteBuffer>) =
+            of.map { b -> List(b.capacity() / 4) { b.getFloat(4 * it) } }
+        assertEquals(numbers(moments), numbers(read.moments))
+        assertEquals(numbers(dense), numbers(read.dense))
     }
 
     @Test

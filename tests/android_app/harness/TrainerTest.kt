@@ -9,15 +9,28 @@ import org.junit.jupiter.api.Test
 import java.lang.management.ManagementFactory
 import java.nio.FloatBuffer
 
-/** Gives every slot a gradient that tells where it comes from, and records what it was asked. */
-private class RecordingProgram(override val batchSize: Int, dim: Int, chunk: Int) : StepProgram {
+/**
+ * Gives every slot a gradient that tells where it comes from, and records what it was asked. Each
+ * of the optimizer's [numbers] grows by the gradient and its index.
+ */
+private class RecordingProgram(
+    override val batchSize: Int,
+    dim: Int,
+    chunk: Int,
+    numbers: Int = 0,
+) : StepProgram {
+    override val slots = 3 * batchSize
+    override val width = 0
+    override val neighbours: SlotLists? = null
+    override val readers: SlotLists? = null
     override val rows: FloatBuffer = FloatBuffer.allocate(3 * batchSize * dim)
     override val mask: FloatBuffer = FloatBuffer.allocate(3 * batchSize * dim)
     override val sampled: FloatBuffer = FloatBuffer.allocate(3 * batchSize)
     override val weight: FloatBuffer = FloatBuffer.allocate(batchSize)
     override val values: FloatBuffer = FloatBuffer.allocate(chunk)
     override val gradient: FloatBuffer = FloatBuffer.allocate(chunk)
-    override val learningRate: FloatBuffer = FloatBuffer.allocate(1)
+    override val states: List<FloatBuffer> = List(numbers) { FloatBuffer.allocate(chunk) }
+    private var rate = 0f
     var loss = 0.5f
     var updates = 0
 
@@ -26,10 +39,19 @@ private class RecordingProgram(override val batchSize: Int, dim: Int, chunk: Int
         return loss
     }
 
-    override fun update(updated: FloatBuffer) {
+    override fun setRate(rate: Float, correction: Float) {
+        this.rate = rate
+    }
+
+    override fun keepDense() = Unit
+
+    override fun update(updated: FloatBuffer, states: Array<FloatBuffer>) {
         updates++
         for (k in 0 until updated.capacity()) {
-            updated.put(k, values.get(k) - learningRate.get(0) * gradient.get(k))
+            updated.put(k, values.get(k) - rate * gradient.get(k))
+            for (n in states.indices) {
+                states[n].put(k, this.states[n].get(k) + gradient.get(k) + n)
+            }
         }
     }
 
@@ -48,7 +70,7 @@ class TrainerTest {
     private val program = RecordingProgram(batchSize = 3, dim = dim, chunk = 2)
     private val trainer = Trainer(manifest, program, sampler, state, Metrics())
 
-    private val slots = IntArray(9) { -1 }.also { sampler.triples(0, it) }
+    private val slots = IntArray(9) { -1 }.also { sampler.batch(0, it, 3) }
 
     /** Gradient of a row: the sum over the slots that hold it. */
     private fun gradient(row: Int, col: Int): Float = slots.indices
@@ -82,7 +104,7 @@ class TrainerTest {
         repeat(20) {
             val entries = rows(table)
             trainer.step()
-            sampler.triples(state.step - 1, slots)
+            sampler.batch(state.step - 1, slots, 3)
             val expected = slots.sumOf { if (it < 0) 0 else entries[it].size }
             assertEquals(expected, (0 until 9 * dim).count { program.mask.get(it) != 0f })
         }
@@ -100,12 +122,35 @@ class TrainerTest {
     }
 
     @Test
+    fun `the optimizer's numbers of touched entries go through the program`() {
+        val training = training(batchSize = 2, window = 100, optimizer = Optimizer.ADAM)
+        val manifest = manifest(2, 2, dim, training = training)
+        val moments = List(2) { zeros(4 * table.nnz) }
+        val state = TrainState(table, 100, sampler.sampledSize, Optimizer.ADAM, moments)
+        val program = RecordingProgram(batchSize = 3, dim = dim, chunk = 2, numbers = 2)
+        val trainer = Trainer(manifest, program, sampler, state, Metrics())
+        repeat(2) { step ->
+            val expected = List(2) { n -> List(table.nnz) { moments[n].getFloat(4 * it) } }
+            trainer.step()
+            sampler.batch(step, slots, 3)
+            for (row in 0 until 4) {
+                for (entry in table.start(row) until table.end(row)) {
+                    for (n in 0..1) {
+                        val grown = if (row in slots) gradient(row, table.col(entry)) + n else 0f
+                        assertEquals(expected[n][entry] + grown, moments[n].getFloat(4 * entry))
+                    }
+                }
+            }
+        }
+    }
+
+    @Test
     fun `whole gradient rows of sampled rows add up over a window`() {
         trainer.step()
         val rows = List(state.sampled.size) { state.sampled[it] }
         val first = rows.associateWith { row -> List(dim) { gradient(row, it) } }
         trainer.step()
-        sampler.triples(1, slots)
+        sampler.batch(1, slots, 3)
         rows.forEachIndexed { place, row ->
             for (col in 0 until dim) {
                 val expected = first.getValue(row)[col] + gradient(row, col)

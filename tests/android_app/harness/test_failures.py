@@ -169,7 +169,7 @@ def _outputs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         (
             _set("programs.step.methods.gradients.inputs.3.shape", [31]),
-            "gradients: input of role tile: expected float32 [93, 16], found float32 [96, 16]",
+            "manifest.json: programs: step.pte has 96 slots, a batch 93",
         ),
         (
             _set("programs.step.methods.update.inputs.2.role", "rate"),

@@ -38,7 +38,13 @@ def test_kills_at_random_instants_change_nothing(harness: Harness, tmp_path: Pat
     mid_write = 0
     for _ in range(KILLS):
         newest = _newest(harness)
-        _kill_in_training(harness, instants.uniform(0, MAX_DELAY))
+        kill_in_training(
+            harness,
+            instants.uniform(0, MAX_DELAY),
+            evaluate="false",
+            steps=STEPS,
+            checkpoint_every=CHECKPOINT_EVERY,
+        )
         report = harness.report()  # valid, whenever the kill came
         assert (report["exit_status"], report["phase"]) == ("started", "train")
         assert (report["resumed_from_step"] or 0) == newest
@@ -65,10 +71,9 @@ def _newest(harness: Harness) -> int:
     return max((int(name.removeprefix("gen-")) for name in names), default=0)
 
 
-def _kill_in_training(harness: Harness, delay: float) -> None:
+def kill_in_training(harness: Harness, delay: float, **keys: object) -> None:
     """Start the harness and kill it ``delay`` seconds after it said that it trains."""
-    command = harness.command(evaluate="false", steps=STEPS, checkpoint_every=CHECKPOINT_EVERY)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(harness.command(**keys), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "INSTRUMENTATION_STATUS: phase=train\n" in iter(process.stdout.readline, "")
         time.sleep(delay)

@@ -11,7 +11,7 @@ from torch import Tensor
 from export.build import Built
 from export.bundle import verify_bundle
 from export.comparison import comparison_bundle
-from export.dense import dense_programs, forward_program
+from export.dense_trainers import dense_programs, forward_program
 from export.quiet import quiet
 from export.verify import load
 

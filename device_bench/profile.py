@@ -1,0 +1,91 @@
+"""``sparserec profile``: where the time of a bundle's programs goes, operator by operator."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from device_bench.operators import Operator
+    from export.manifest import MethodInfo
+
+
+def profile(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    method: Annotated[str, typer.Option(help="gradients, update, score or vectors.")] = "gradients",
+    repetitions: Annotated[int, typer.Option(min=1, help="Calls after one warm-up.")] = 50,
+) -> None:
+    """Run a bundle's program on this computer and show the time of each operator.
+
+    The inputs are random. It is ExecuTorch's Python runtime that runs, whose kernels are built for
+    this computer: shares of the time tell what to look at; a phone's times are its own.
+
+    Example: sparserec profile runs/demo/bundle --method update
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from export.bundle import verify_bundle
+    from sparserec.errors import SparseRecError
+
+    manifest = verify_bundle(bundle)
+    found = {
+        name: (bundle / program.file, info)
+        for program in manifest.programs.values()
+        for name, info in program.methods.items()
+    }
+    if method not in found:
+        raise SparseRecError(f"{bundle}: has no method {method}", f"name one of {', '.join(found)}")
+    path, info = found[method]
+    operators = measure(path, method, info, repetitions)
+    table = Table(
+        "operator",
+        title=f"{manifest.bundle_id}: {method}, {repetitions} calls",
+        title_justify="left",
+    )
+    for heading in ("calls a run", "us a run", "share"):
+        table.add_column(heading, justify="right")
+    for operator in operators:
+        each = operator.total_ns / repetitions / 1e3
+        calls = f"{operator.calls / repetitions:.0f}"
+        table.add_row(operator.name, calls, f"{each:,.1f}", f"{operator.share:.1%}")
+    total = sum(operator.total_ns for operator in operators) / repetitions / 1e3
+    table.add_section()
+    table.add_row("all operators", "", f"{total:,.1f}", "")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"planned arena {info.planned_arena_bytes:,} B; backends: "
+        f"{', '.join(info.backends) or 'none'}; inputs random; this computer, not a phone",
+        highlight=False,
+    )
+
+
+def measure(path: Path, method: str, info: MethodInfo, repetitions: int) -> list[Operator]:
+    """Execute a method with ETDump on random inputs; the costliest operator comes first.
+
+    The first call is not counted: it touches memory that no call has touched before.
+    """
+    import torch
+
+    from device_bench import operators
+    from export.quiet import quiet
+    from export.verify import random_inputs
+
+    inputs = list(random_inputs(info.inputs, torch.Generator().manual_seed(1)))
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        from executorch.extension.pybindings import portable_lib
+
+        def run(count: int) -> Path:
+            dump = Path(folder) / "profile.etdump"
+            module = portable_lib._load_for_executorch(str(path), enable_etdump=True)
+            for _ in range(count):
+                module.run_method(method, inputs)
+            module.write_etdump_result_to_file(str(dump))
+            return dump
+
+        run(1)
+        return operators.read(run(repetitions))

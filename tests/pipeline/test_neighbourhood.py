@@ -1,0 +1,75 @@
+"""Sampled neighbourhoods: lists and transposes agree, and nothing sampled is the whole graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.split import Pairs
+from pipeline.draws import NEIGHBOURS
+from pipeline.graph import Graph
+from pipeline.models import lightgcn
+from pipeline.neighbourhood import Chunks, Neighbours, Tile
+
+USERS, ITEMS = 30, 40
+
+
+def _pairs(seed: int, count: int) -> Pairs:
+    rng = np.random.default_rng(seed)
+    users = rng.integers(0, USERS, count).astype(np.int32)
+    return Pairs(users, rng.integers(0, ITEMS, count).astype(np.int32), None)
+
+
+def _edges(index: np.ndarray, weights: np.ndarray) -> dict[tuple[int, int], float]:
+    slot, place = np.nonzero(weights)
+    return {
+        (int(s), int(index[s, p])): float(weights[s, p]) for s, p in zip(slot, place, strict=True)
+    }
+
+
+def _check(tile: Tile, neighbours: Neighbours) -> None:
+    forward = _edges(tile.neighbours, tile.neighbour_weights)
+    back = _edges(tile.readers, tile.reader_weights)
+    assert forward == {(s, t): weight for (t, s), weight in back.items()}
+    assert len(forward) == np.count_nonzero(tile.neighbour_weights)
+    for slot, other in forward:
+        row = tile.rows[slot]
+        known = neighbours.rows[neighbours.ptr[row] : neighbours.ptr[row + 1]]
+        assert tile.rows[other] in known
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    count=st.integers(1, 400),
+    width=st.integers(1, 6),
+    room=st.integers(0, 60),
+)
+def test_lists_and_transposes_agree(seed: int, count: int, width: int, room: int) -> None:
+    neighbours = Neighbours.of(_pairs(seed, count), USERS, ITEMS)
+    slots = np.random.default_rng(seed).integers(-1, USERS + ITEMS, 12)  # repeats and padding
+    tile = neighbours.tile(slots, 12 + room, width, seed, NEIGHBOURS, 3)
+    np.testing.assert_array_equal(tile.rows[:12], slots)
+    _check(tile, neighbours)
+    again = neighbours.tile(slots, 12 + room, width, seed, NEIGHBOURS, 3)
+    np.testing.assert_array_equal(tile.neighbours, again.neighbours)
+
+
+def test_with_room_for_all_it_is_the_graph() -> None:
+    """Nothing is sampled then, so LightGCN's vectors are those of the whole graph."""
+    pairs = _pairs(1, 150)
+    neighbours, graph = Neighbours.of(pairs, USERS, ITEMS), Graph.of(pairs, USERS, ITEMS)
+    most = int(np.diff(neighbours.ptr).max())
+    rows = torch.randn(USERS + ITEMS, 5)
+    wanted = lightgcn.propagate(rows, graph.aggregate, {})
+    chunks = Chunks(neighbours, 16, 4 * (USERS + ITEMS), most, seed=1)
+    assert chunks.count == 5
+    for chunk in range(chunks.count):
+        tile = chunks.tile(chunk)
+        slots = rows[torch.from_numpy(np.maximum(tile.rows, 0))]
+        found = lightgcn.propagate(slots, tile.lists().aggregate, {})[:16]
+        real = tile.rows[:16] >= 0
+        place = torch.from_numpy(tile.rows[:16][real])
+        torch.testing.assert_close(found[torch.from_numpy(real)], wanted[place])

@@ -1,0 +1,39 @@
+"""Packed optimizers against torch.optim, over steps that touch some entries at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.optimizers import STATE, OptimizerName, update
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam"])
+def test_all_entries_move_as_in_torch(name: OptimizerName) -> None:
+    rng = np.random.default_rng(1)
+    vals = rng.normal(size=6).astype(np.float32)
+    leaf = torch.from_numpy(vals.astype(np.float64)).requires_grad_()
+    made = {
+        "sgd": lambda: torch.optim.SGD([leaf], lr=0.1),
+        "momentum": lambda: torch.optim.SGD([leaf], lr=0.1, momentum=0.9),
+        "adagrad": lambda: torch.optim.Adagrad([leaf], lr=0.1),
+        "adam": lambda: torch.optim.Adam([leaf], lr=0.1),
+    }[name]()
+    state = {key: np.zeros(6, np.float32) for key in STATE[name]}
+    for step in range(20):
+        grads = rng.normal(size=6).astype(np.float32)
+        leaf.grad = torch.from_numpy(grads.astype(np.float64))
+        made.step()
+        update(name, vals, grads, None, state, 0.1, step)
+    np.testing.assert_allclose(vals, leaf.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam"])
+def test_untouched_entries_and_their_state_stay(name: OptimizerName) -> None:
+    vals = np.ones(5, np.float32)
+    state = {key: np.full(5, 0.5, np.float32) for key in STATE[name]}
+    update(name, vals, np.ones(2, np.float32), np.array([1, 3]), state, 0.1, 0)
+    for values, start in ((vals, 1.0), *((value, 0.5) for value in state.values())):
+        assert np.all(values[[0, 2, 4]] == start)
+        assert np.all(values[[1, 3]] != start)
