@@ -201,7 +201,7 @@ def test_bad_budgets(text: str) -> None:
     ],
 )
 def test_only_names_what_is_wrong(only: str, told: str) -> None:
-    from pipeline.reproduce.commands import chosen
+    from pipeline.reproduce.choice import chosen
     from pipeline.reproduce.grids import domains
 
     with pytest.raises(SparseRecError) as error:
@@ -210,7 +210,7 @@ def test_only_names_what_is_wrong(only: str, told: str) -> None:
 
 
 def test_only_keeps_what_is_asked_for() -> None:
-    from pipeline.reproduce.commands import chosen
+    from pipeline.reproduce.choice import chosen
     from pipeline.reproduce.grids import domains
 
     kept = chosen(domains(), ["dataset=lastfm,seed=1+2", "method=set"])
