@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.reproduce.markdown import origin, table
-from pipeline.reproduce.memory import METHODS, MODELS, MemoryRecord, read_memory
+from pipeline.reproduce.memory import METHODS, MODELS, MemoryRecord, memory_cells, read_memory
 
 PEAKS = {"state_bytes": "state", "forward": "forward peak", "backward": "backward peak"}
 ABOUT = """Resident bytes above what data and libraries take, the largest over 8 steps with two
@@ -26,7 +26,12 @@ def memory_section(results: Path) -> tuple[str, list[Path]]:
         return "", []
     values = [record.values for record in records]
     command = origin("sparserec reproduce memory", values, "cells")
-    parts = [f"## memory\n\n{command}\n\n{ABOUT}"]
+    known = {cell.id for cell in memory_cells()}
+    missing = len(known - {record.cell.id for record in records})
+    left = (
+        f"{missing} of {len(known)} cells have no record yet: `sparserec reproduce memory --list`."
+    )
+    parts = [f"## memory\n\n{command} {left}\n\n{ABOUT}"]
     plots = []
     for model in MODELS:
         mine = [record for record in records if record.cell.model == model]

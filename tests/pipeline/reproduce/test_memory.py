@@ -110,3 +110,4 @@ def test_the_page_shows_what_was_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert text.count(row.format("dense", "-")) == 2
     assert text.count("| 10,000,000 | 10% | rigl | 100.0 | skipped: it would take about") == 2
     assert "`sparserec reproduce memory`; " in text
+    assert "32 of 64 cells have no record yet" in text
