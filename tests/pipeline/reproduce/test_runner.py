@@ -48,9 +48,10 @@ def test_a_cell_is_tuned_run_and_recorded_once(tmp_path: Path) -> None:
     outcome = run([CELL], how, say=told.append)
     assert (outcome.done, outcome.left, outcome.failed) == (points + 1, 0, {}), told
     tuned = read(how.results, "tune")
-    best = max(tuned.values(), key=lambda record: record.valid_recall)
+    top = max(one.valid_recall for one in tuned.values())
+    best = [one for one in tuned.values() if one.valid_recall == top]  # several may tie
     (record,) = read(how.results, "domains").values()
-    assert record.recipe == recipe_of(CELL, best.cell.overrides, epochs=2)
+    assert record.recipe in [recipe_of(CELL, one.cell.overrides, epochs=2) for one in best]
     # A run that selects settings says nothing of the test part.
     assert not any({"test", "hits"} & one.values.keys() for one in tuned.values())
     found = load_hits(how.results, record)
