@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.memory import Memory
 from pipeline.reproduce import memory
+from pipeline.reproduce.commands import reproduce
 from pipeline.reproduce.memory import METHODS, MODELS, ROWS, MemoryCell, memory_cells, read_memory
 from pipeline.reproduce.report import render
 from sparserec.errors import SparseRecError
@@ -111,3 +113,40 @@ def test_the_page_shows_what_was_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert text.count("| 10,000,000 | 10% | rigl | 100.0 | skipped: it would take about") == 2
     assert "`sparserec reproduce memory`; " in text
     assert "32 of 64 cells have no record yet" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--only", "rows=7"], "choose from: 10000, 100000"),
+        (["--only", "seed=1"], "write FIELD=VALUE with model, method, rows"),
+        (["--limit", "0"], "give GiB"),
+    ],
+)
+def test_the_command_names_what_is_wrong(tmp_path: Path, options: list[str], told: str) -> None:
+    done = CliRunner().invoke(reproduce, ["memory", "--results", str(tmp_path), *options])
+    assert isinstance(done.exception, SparseRecError)
+    assert told in done.exception.fix
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_lists_measures_stops_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def measure(
+        model: str, method: str, rows: int, dim: int, density: float, *, limit: int
+    ) -> Memory:
+        calls.append(method)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return Memory(model, method, rows, dim, density, 1024, 0.25, 1, 0, 1, 1, 1, 1, 1)
+
+    monkeypatch.setattr(memory, "measure", measure)
+    command = ["memory", "--only", "model=mf,rows=10000", "--results", str(tmp_path)]
+    assert CliRunner().invoke(reproduce, command).exit_code == 130
+    listed = CliRunner().invoke(reproduce, [*command, "--list"]).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["recorded", "to", "to", "to"]
+    assert CliRunner().invoke(reproduce, command).exit_code == 0
+    assert calls == ["sparserec", "rigl-packed", "rigl-packed", "dense", "rigl"]
