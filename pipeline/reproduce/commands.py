@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.reproduce.choice import chosen
 from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
@@ -118,38 +119,6 @@ _experiment("sensitivity", "Vary each of SparseRec's hyperparameters.")
 _experiment("domains", "Compare the methods on films, e-commerce and music.")
 
 
-def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
-    """Keep the cells that ``--only`` asks for.
-
-    Raises:
-        SparseRecError: a field or a value is unknown, or nothing is left.
-    """
-    fields = ("dataset", "protocol", "model", "method", "density", "seed", "variant")
-    kept = list(cells)
-    for pair in [pair for text in only for pair in text.split(",")]:
-        name, sign, values = pair.partition("=")
-        if not sign or name not in fields:
-            raise SparseRecError(
-                f"--only {pair!r}: no field of a cell",
-                f"write FIELD=VALUE with {', '.join(fields)}",
-            )
-        known = dict.fromkeys(_text(getattr(cell, name)) for cell in cells)
-        wanted = values.split("+")
-        if unknown := [value for value in wanted if value not in known]:
-            raise SparseRecError(
-                f"--only {pair!r}: no cell has {name} {unknown[0]!r}",
-                f"choose from: {', '.join(known)}",
-            )
-        kept = [cell for cell in kept if _text(getattr(cell, name)) in wanted]
-    if not kept:
-        raise SparseRecError("--only leaves no cell", "see all of them with --list")
-    return kept
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _list(cells: Sequence[Cell], options: Options) -> None:
     from pipeline.reproduce.records import read
     from pipeline.reproduce.runner import is_stale, pending
@@ -166,16 +135,24 @@ def _list(cells: Sequence[Cell], options: Options) -> None:
     typer.echo(f"{len(left)} runs to do, in this order", err=True)
 
 
-def _run(name: str, cells: Sequence[Cell], options: Options) -> None:
-    from pipeline.reproduce.runner import run
-    from sparserec.progress import bars
+def _say(text: str) -> None:
+    print(text, flush=True)
 
+
+def _stop_on_sigterm() -> None:
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+
+
+def _run(name: str, cells: Sequence[Cell], options: Options) -> None:
+    from pipeline.reproduce.runner import run
+    from sparserec.progress import bars
+
+    _stop_on_sigterm()
     with bars() as progress:
-        outcome = run(cells, options, progress, lambda text: print(text, flush=True))
+        outcome = run(cells, options, progress, _say)
     _tell(name, outcome)
 
 
@@ -187,6 +164,56 @@ def _tell(name: str, outcome: Outcome) -> None:
         typer.echo(f"{len(outcome.failed)} failed; see the lines above", err=True)
     if outcome.stopped == "interrupted":
         raise typer.Exit(130)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@reproduce.command()
+def memory(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE,...",
+            help="Only these cells: model, method, rows. Several values: rows=10000+100000.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="90m", help="Begin none after this time; run again to go on."),
+    ] = None,
+    limit: Annotated[float, typer.Option(metavar="GIB", help="Skip what would take more.")] = 8.0,
+    list_: ListOption = False,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Measure forward, backward and mask update against 10^4 to 10^7 rows, at 10% density.
+
+    SparseRec and RigL's rule on packed tables, beside a dense table and RigL as published. Each in
+    a fresh process; what would not fit is recorded with the reason. Linux only.
+
+    Example: sparserec reproduce memory --only model=mf,rows=10000+100000
+    """
+    from pipeline.reproduce.memory import measured, memory_cells, read_memory, run
+    from pipeline.reproduce.runner import parse_budget
+    from sparserec.progress import bars
+
+    if not 0 < limit < float("inf"):
+        raise SparseRecError(f"--limit {limit:g} is no size", "give GiB, e.g. --limit 8")
+    cells = chosen(memory_cells(), only or [], ("model", "method", "rows"))
+    if list_:
+        records = read_memory(results)
+        for cell in cells:
+            typer.echo(f"{'recorded' if measured(records.get(cell.id)) else 'to do   '}  {cell.id}")
+        return
+    budget_s = None if budget is None else parse_budget(budget)
+    _stop_on_sigterm()
+    try:
+        with bars() as progress:
+            outcome = run(cells, results, int(limit * 2**30), budget_s, progress, _say)
+    except KeyboardInterrupt:
+        typer.echo("stopped (interrupted); the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    text = f"{outcome.measured} measured, {outcome.skipped} skipped, {outcome.left} not begun"
+    typer.echo(f"memory: {text}, {len(outcome.failed)} failed", err=True)
     if outcome.failed:
         raise typer.Exit(1)
 

@@ -63,7 +63,7 @@ class Record:
         return value
 
 
-def path_of(results: Path, experiment: Experiment) -> Path:
+def path_of(results: Path, experiment: str) -> Path:
     """Give the file of an experiment."""
     return results / f"{experiment}.jsonl"
 
@@ -76,14 +76,14 @@ def read(results: Path, experiment: Experiment) -> dict[str, Record]:
     """
     path = path_of(results, experiment)
     records: dict[str, Record] = {}
-    for number, line in _lines(path):
+    for number, line in lines(path):
         record = _record(path, number, line)
         records.pop(record.cell.id, None)
         records[record.cell.id] = record
     return records
 
 
-def append(results: Path, experiment: Experiment, values: dict[str, Any]) -> None:
+def append(results: Path, experiment: str, values: dict[str, Any]) -> None:
     """Write one record at the end of its file and sync it; other processes may do so too."""
     path = path_of(results, experiment)
     results.mkdir(parents=True, exist_ok=True)
@@ -105,13 +105,13 @@ def append(results: Path, experiment: Experiment, values: dict[str, Any]) -> Non
         os.fsync(file.fileno())
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield line numbers, from 1, and lines; a torn last line is left out."""
     if not path.exists():
         return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if number == len(lines) and not _is_object(line):
+    found = path.read_bytes().split(b"\n")
+    for number, line in enumerate(found, 1):
+        if number == len(found) and not _is_object(line):
             if line:
                 text = f"{path}, line {number}: cut short while it was written; left out"
                 warnings.warn(TornLineWarning(text), stacklevel=3)

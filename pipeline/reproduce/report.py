@@ -7,6 +7,8 @@ from statistics import mean
 
 from pipeline.files import write_atomic
 from pipeline.reproduce.grids import GRIDS
+from pipeline.reproduce.markdown import origin, table
+from pipeline.reproduce.memory_report import memory_section
 from pipeline.reproduce.records import Record, read
 from pipeline.reproduce.summary import Setting, settings
 
@@ -25,7 +27,7 @@ def render(results: Path) -> list[Path]:
         records = list(read(results, name).values())  # type: ignore[arg-type]
         if not records:
             continue
-        parts.append(f"## {name}\n\n{_origin(COMMANDS[name], records)}\n")
+        parts.append(f"## {name}\n\n{origin(COMMANDS[name], [r.values for r in records])}\n")
         if name in ("grid", "domains"):
             parts.append(_methods(settings(results, name)))  # type: ignore[arg-type]
         else:
@@ -35,21 +37,14 @@ def render(results: Path) -> list[Path]:
             _mask_plot(records, plot)
             parts.append(f"![What the mask does over the epochs]({plot.name})\n")
             written.append(plot)
+    memory, plots = memory_section(results)
+    if memory:
+        parts.append(memory)
+        written += plots
     page = results / "README.md"
     results.mkdir(parents=True, exist_ok=True)
     write_atomic(page, "\n".join(parts).encode())
     return [page, *written]
-
-
-def _origin(command: str, records: list[Record]) -> str:
-    """Say by which command, where and when the records were made."""
-    machines = dict.fromkeys(
-        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']:g} GiB"
-        for m in (record.values["machine"] for record in records)
-    )
-    dates = sorted(record.values["finished_utc"][:10] for record in records)
-    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    return f"`{command}`; {'; '.join(machines)}; {when}; {len(records)} runs."
 
 
 def _methods(found: list[Setting]) -> str:
@@ -67,7 +62,7 @@ def _methods(found: list[Setting]) -> str:
         p = "-" if one.p_t is None else f"{one.p_t:.1e}"
         rows.append([dataset, protocol, model, f"{density:.0%}", *cells, gain, p])
     note = "In brackets: seeds. Gain and p: SparseRec against the best rival at equal density.\n"
-    return f"{_table(head, rows)}\n{note}"
+    return f"{table(head, rows)}\n{note}"
 
 
 def _variants(records: list[Record]) -> str:
@@ -94,12 +89,7 @@ def _variants(records: list[Record]) -> str:
                 f"{mean(added):.0f} MiB" if added else "-",
             ]
         )
-    return _table(head, rows)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(head, rows)
 
 
 def _mask_plot(records: list[Record], path: Path) -> None:

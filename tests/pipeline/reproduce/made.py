@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data.synthetic import generate
 from pipeline.evaluate import CUTOFFS, ndcg_per_user, recall_per_user
 from pipeline.reproduce.cells import Cell, digest, recipe_of
 from pipeline.reproduce.records import SCHEMA_VERSION, Hits, append, save_hits
@@ -42,3 +43,16 @@ def record(results: Path, cell: Cell, found: Hits, **more: Any) -> dict[str, Any
     line = values(cell, test=test, hits=names, **more)
     append(results, cell.experiment, line)
     return line
+
+
+def publish(folder: Path) -> Path:
+    """Write a split of synthetic interactions as the dataset ``made``."""
+    log = generate(80, 120, 3000, seed=3)
+    (folder / "made").mkdir(parents=True)
+    for name, part in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):
+        by_user: dict[int, list[int]] = {}
+        for user, item in zip(log.users[part].tolist(), log.items[part].tolist(), strict=True):
+            by_user.setdefault(user, []).append(item)
+        lines = [f"{user} {' '.join(map(str, items))}\n" for user, items in by_user.items()]
+        (folder / "made" / f"{name}.txt").write_text("".join(lines))
+    return folder

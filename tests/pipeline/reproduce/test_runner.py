@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.synthetic import generate
 from pipeline.reproduce.cells import LEARNING_RATES, PENALTIES, Cell, recipe_of
 from pipeline.reproduce.grids import tuning
 from pipeline.reproduce.records import append, load_hits, read
 from pipeline.reproduce.runner import Options, parse_budget, pending, run, selected
 from sparserec.errors import SparseRecError
-from tests.pipeline.reproduce.made import values
+from tests.pipeline.reproduce.made import publish, values
 
 CELL = Cell("domains", "made", "lightgcn", "mf", "sparserec", 0.1, 1)
 COMMAND = "from pipeline.reproduce.commands import reproduce; reproduce()"
@@ -27,16 +26,7 @@ COMMAND = "from pipeline.reproduce.commands import reproduce; reproduce()"
 @pytest.fixture(autouse=True)
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Publish a split of synthetic interactions as the dataset ``made``."""
-    log = generate(80, 120, 3000, seed=3)
-    folder = tmp_path / "data" / "made"
-    folder.mkdir(parents=True)
-    for name, part in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):
-        by_user: dict[int, list[int]] = {}
-        for user, item in zip(log.users[part].tolist(), log.items[part].tolist(), strict=True):
-            by_user.setdefault(user, []).append(item)
-        lines = [f"{user} {' '.join(map(str, items))}\n" for user, items in by_user.items()]
-        (folder / f"{name}.txt").write_text("".join(lines))
-    monkeypatch.setenv("SPARSEREC_DATA", str(folder.parent))
+    monkeypatch.setenv("SPARSEREC_DATA", str(publish(tmp_path / "data")))
 
 
 def options(tmp_path: Path, **more: object) -> Options:
@@ -203,7 +193,7 @@ def test_bad_budgets(text: str) -> None:
     ],
 )
 def test_only_names_what_is_wrong(only: str, told: str) -> None:
-    from pipeline.reproduce.commands import chosen
+    from pipeline.reproduce.choice import chosen
     from pipeline.reproduce.grids import domains
 
     with pytest.raises(SparseRecError) as error:
@@ -212,7 +202,7 @@ def test_only_names_what_is_wrong(only: str, told: str) -> None:
 
 
 def test_only_keeps_what_is_asked_for() -> None:
-    from pipeline.reproduce.commands import chosen
+    from pipeline.reproduce.choice import chosen
     from pipeline.reproduce.grids import domains
 
     kept = chosen(domains(), ["dataset=lastfm,seed=1+2", "method=set"])

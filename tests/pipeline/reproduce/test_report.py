@@ -1,0 +1,52 @@
+"""The page of results, against values put together by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.reproduce.cells import Cell
+from pipeline.reproduce.grids import ablation, sensitivity
+from pipeline.reproduce.records import append
+from pipeline.reproduce.report import render
+from tests.pipeline.reproduce.made import values
+
+WHERE = {"cpu": "A processor", "cores": 2, "memory_gib": 23.5}
+PNG = b"\x89PNG"
+
+
+def put(results: Path, cell: Cell, recall: float, **more: Any) -> None:
+    test = {"recall@20": recall, "ndcg@20": recall / 2}
+    line = values(cell, machine=WHERE, finished_utc="2026-11-20T01:02:03Z", test=test)
+    append(results, cell.experiment, line | more)
+
+
+def test_ablation_and_sensitivity_are_means_over_seeds(tmp_path: Path) -> None:
+    base = next(c for c in ablation() if c.variant == "as it is")
+    history = [
+        {"epoch": k, "recall@20": 0.1, "jaccard": 1 / k, "exchanged": k, "grown_frequency": 2.0}
+        for k in (1, 2)
+    ]
+    peaks = {"rss_before_bytes": 2**20, "history": history}
+    put(tmp_path, replace(base, seed=1), 0.1, peak_rss_bytes=11 * 2**20, **peaks)
+    put(tmp_path, replace(base, seed=2), 0.2, peak_rss_bytes=31 * 2**20, **peaks)
+    other = next(c for c in ablation() if c.model == base.model and c.variant != base.variant)
+    put(tmp_path, other, 0.05, finished_utc="2026-11-21T00:00:00Z", rss_before_bytes=None)
+    one = sensitivity()[0]
+    put(tmp_path, one, 0.3)
+    page, plot = render(tmp_path)
+    text = page.read_text().splitlines()
+    model = base.model
+    assert f"| gowalla | {model} | as it is | 0.1500 | 0.0750 | 2 | 20 MiB |" in text
+    assert f"| gowalla | {model} | {other.variant} | 0.0500 | 0.0250 | 1 | - |" in text
+    assert f"| gowalla | {one.model} | {one.variant} | 0.3000 | 0.1500 | 1 | - |" in text
+    where = "A processor, 2 cores, 23.5 GiB"
+    assert f"`sparserec reproduce ablation`; {where}; 2026-11-20 to 2026-11-21; 3 runs." in text
+    assert f"`sparserec reproduce sensitivity`; {where}; 2026-11-20; 1 runs." in text
+    assert (plot.name, plot.read_bytes()[:4]) == ("ablation-mask.png", PNG)
+    assert f"({plot.name})" in page.read_text()
+
+
+def test_without_records_there_is_a_page_that_says_so(tmp_path: Path) -> None:
+    (page,) = render(tmp_path / "new")
+    assert "summary --json" in page.read_text()
+    assert "##" not in page.read_text()
