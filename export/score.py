@@ -40,10 +40,7 @@ def score_methods(
             # Scores are inner products here, so users and items may change places. This way round
             # what is transposed is one row; the other way it is the catalogue, at each call.
             values = MODELS[model].scores(items, user, {}).squeeze(2)  # (1, C)
-        values = values + penalty
-        chosen = best(values, TOP_K)
-        top = torch.topk(torch.gather(values, 1, chosen), TOP_K)  # in descending order
-        return top.values, torch.gather(chosen, 1, top.indices)
+        return best(values + penalty, TOP_K)
 
     inputs = [
         TensorSpec("user", "float32", (1, 1, width), "user"),

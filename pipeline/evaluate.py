@@ -12,7 +12,7 @@ import torch
 from pipeline.data.split import Pairs
 from pipeline.recommender import Recommender
 from pipeline.table import F32, I64, Bool
-from pipeline.top import best
+from pipeline.top import ranked
 
 F64 = npt.NDArray[np.float64]
 CUTOFFS = (5, 10, 20)
@@ -90,9 +90,7 @@ def evaluate(
         score = recommender.scores(chunk, items)  # (A, C)
         past = hidden[chunk].tocoo()
         score[torch.from_numpy(past.row), torch.from_numpy(past.col)] = -torch.inf
-        chosen_items = best(score, k)
-        order = score.gather(1, chosen_items).sort(dim=1, descending=True, stable=True).indices
-        top = chosen_items.gather(1, order).numpy()  # (A, k)
+        top = ranked(score, k).numpy()  # (A, k)
         held_out = np.zeros(score.shape, np.bool_)
         truth = liked[chunk].tocoo()
         held_out[truth.row, truth.col] = True

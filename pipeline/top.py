@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def best(scores: Tensor, k: int) -> Tensor:
+def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Choose the k greatest scores of each line; of equal ones, those of smaller index.
 
     ``topk`` alone leaves open which of equal scores it gives, and PyTorch, and ExecuTorch with
@@ -19,10 +19,32 @@ def best(scores: Tensor, k: int) -> Tensor:
         k: how many.
 
     Returns:
-        int64 (A, k): indices; those of equal scores ascend, the rest is in no order.
+        float32 (A, k): the scores, descending; int64 (A, k): their indices. Equal scores above the
+        least of the k are all there, in any order.
     """
-    count = scores.shape[1]
-    least = torch.topk(scores, k).values[:, -1:]  # (A, 1)
-    early = torch.arange(count, 0, -1, dtype=torch.int32)  # (C,), greater the smaller the index
-    key = torch.where(scores > least, early + count, torch.where(scores == least, early, 0))
-    return torch.topk(key, k).indices
+    top = torch.topk(scores, k)
+    least = top.values[:, -1:]  # (A, 1)
+    early = torch.arange(scores.shape[1], 0, -1, dtype=torch.int32)  # greater where index smaller
+    ties = torch.topk(torch.where(scores == least, early, 0), k).indices  # (A, k), ascending
+    above = top.values > least  # (A, k); from the first that is not, ties fill the list
+    place = torch.arange(k) - above.sum(dim=1, keepdim=True)
+    filled = torch.gather(ties, 1, torch.clamp(place, min=0))
+    return top.values, torch.where(above, top.indices, filled)
+
+
+def ranked(scores: Tensor, k: int) -> Tensor:
+    """Rank as ``best`` chooses, equal scores by index.
+
+    For the host: only lines with more equal scores than fit are looked at twice.
+
+    Returns:
+        int64 (A, k): indices, best first.
+    """
+    top = torch.topk(scores, min(k + 1, scores.shape[1]))
+    chosen = top.indices[:, :k]
+    tied = top.values[:, k - 1] == top.values[:, -1]
+    if bool(tied.any()):
+        chosen[tied] = best(scores[tied], k)[1]
+    chosen = chosen.sort(dim=1).values
+    order = scores.gather(1, chosen).sort(dim=1, descending=True, stable=True).indices
+    return chosen.gather(1, order)
