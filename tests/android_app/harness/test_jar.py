@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.android_app.harness.conftest import ROOT
+
 JAVA_8 = 52
 
 
@@ -24,13 +26,14 @@ def test_bytecode_is_that_of_java_8(classes: dict[str, bytes]) -> None:
     assert {int.from_bytes(data[6:8]) for data in classes.values()} == {JAVA_8}
 
 
-def test_no_class_of_android_and_two_files_of_executorch(classes: dict[str, bytes]) -> None:
+def test_no_class_of_android_and_three_files_of_executorch(classes: dict[str, bytes]) -> None:
     of_android = re.compile(rb"(?<![/\w])L?androidx?/\w")
     assert of_android.search(b"\0\x13android/os/Bundle")
     assert not [name for name, data in classes.items() if of_android.search(data)]
-    users = {name for name, data in classes.items() if b"org/pytorch/executorch" in data}
-    assert users
-    assert all(Path(name).name.startswith(("ExecuTorch", "ProgramMethod")) for name in users), users
+    users = [data for data in classes.values() if b"org/pytorch/executorch" in data]
+    ours = {path.name.encode() for path in (ROOT / "android_app" / "harness").glob("*.kt")}
+    files = {found for data in users for found in re.findall(rb"\w+\.kt", data)} & ours
+    assert files == {b"ExecuTorch.kt", b"ProgramMethod.kt", b"WorkloadPrograms.kt"}
 
 
 def test_no_dynamic_calls(launcher: Path, classes: dict[str, bytes]) -> None:
