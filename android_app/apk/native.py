@@ -30,11 +30,20 @@ API = ("Module", "EValue", "Tensor", "DType", "MethodMetadata", "ExecuTorchRunti
 # What the training step and the scorer use. The harness compares each bundle's own list with the
 # library's register when it loads the bundle.
 OPERATORS = (
-    "aten::add.out", "aten::bmm.out", "aten::cat.out", "aten::div.out", "aten::exp.out",
-    "aten::full_like.out", "aten::gt.Scalar_out", "aten::log1p.out", "aten::mul.out",
-    "aten::neg.out", "aten::permute_copy.out", "aten::slice_copy.Tensor_out",
-    "aten::squeeze_copy.dims_out", "aten::sub.out", "aten::sum.IntList_out", "aten::topk.values",
-    "aten::unsqueeze_copy.out", "aten::where.self_out", "dim_order_ops::_to_dim_order_copy.out",
+    "aten::abs.out", "aten::add.Scalar_out", "aten::add.out", "aten::amax.out",
+    "aten::arange.start_out", "aten::bmm.out", "aten::cat.out", "aten::clamp.out",
+    "aten::div.Scalar_out", "aten::div.out", "aten::embedding.out", "aten::eq.Scalar_out",
+    "aten::eq.Tensor_out", "aten::exp.out", "aten::expand_copy.out", "aten::full.out",
+    "aten::full_like.out", "aten::gather.out", "aten::ge.Scalar_out", "aten::ge.Tensor_out",
+    "aten::gt.Scalar_out", "aten::gt.Tensor_out", "aten::log.out", "aten::log1p.out",
+    "aten::logical_and.out", "aten::logical_not.out", "aten::mean.dtype_out",
+    "aten::mul.Scalar_out", "aten::mul.out", "aten::ne.Scalar_out", "aten::neg.out",
+    "aten::permute_copy.out", "aten::pow.Tensor_Scalar_out", "aten::repeat.out",
+    "aten::scalar_tensor.out", "aten::select_copy.int_out", "aten::sign.out",
+    "aten::slice_copy.Tensor_out", "aten::slice_scatter.out", "aten::split_with_sizes_copy.out",
+    "aten::sqrt.out", "aten::squeeze_copy.dims_out", "aten::sub.out", "aten::sum.IntList_out",
+    "aten::topk.values", "aten::unsqueeze_copy.out", "aten::where.self_out",
+    "dim_order_ops::_to_dim_order_copy.out",
 )  # fmt: skip
 # Public libraries of Android 8.
 SYSTEM = {
