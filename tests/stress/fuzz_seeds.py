@@ -122,18 +122,35 @@ def manifest_seed() -> bytes:
     method = MethodInfo((tile,), (tile,), ("aten::mul.out",), (), 96)
     step = ProgramInfo("step.pte", {"gradients": method, "update": method})
     score = ProgramInfo("score.pte", {"score": method})
-    training = Training("sgd", 0.5, 1e-4, 2, 10, 1, 5, 0.25, 0.1, 0.75, 8)
-    sizes = (4, 6, 3, 5, 4, 0.5, 20, 1)
-    files = {name: FileInfo("0" * 64, 10) for name in FILES}
+    training = Training(
+        optimizer="sgd",
+        learning_rate=0.5,
+        l2=1e-4,
+        batch_size=2,
+        steps=10,
+        seed=1,
+        window=5,
+        sampled_fraction=0.25,
+        exchange_fraction=0.1,
+        exchange_stop=0.75,
+        negative_tries=8,
+    )
     described = Manifest(
-        "toy-mf-d4-50pct-00000000",
-        "2026-11-23T20:00:00Z",
-        "mf",
-        *sizes,
-        training,
-        {"step": step, "score": score},
-        {"sparserec": "0.1.0"},
-        {"dataset": "toy", "source_sha256": None},
-        files,
+        bundle_id="toy-mf-d4-50pct-00000000",
+        created_utc="2026-11-23T20:00:00Z",
+        model="mf",
+        num_users=4,
+        num_items=6,
+        known_users=3,
+        known_items=5,
+        dim=4,
+        density=0.5,
+        nnz=20,
+        floor=1,
+        training=training,
+        programs={"step": step, "score": score},
+        producer={"sparserec": "0.1.0"},
+        provenance={"dataset": "toy", "source_sha256": None},
+        files={name: FileInfo("0" * 64, 10) for name in FILES},
     )
     return described.to_json()
