@@ -49,10 +49,13 @@ def assert_same(one: Fitted, other: Fitted) -> None:
 
 @pytest.mark.parametrize("method", list(RECIPES))
 def test_every_recipe_learns(method: str, split: Split) -> None:
-    fitted = fit(small(method), split)
+    # Random sparse rows often share no column: it takes larger steps to leave their zeros behind.
+    recipe = replace(small(method), epochs=6)
+    recipe = replace(recipe, step=replace(recipe.step, learning_rate=0.05, l2=0.01))
+    fitted = fit(recipe, split)
     chance = 20 / split.known_items
     assert fitted.test.recall[20] > 1.2 * chance
-    budget = round(small(method).density * fitted.table.num_rows * 32)
+    budget = round(recipe.density * fitted.table.num_rows * 32)
     assert fitted.table.nnz <= budget if method == "small" else fitted.table.nnz == budget
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
     keeps = ("dense", "static", "magnitude", "pep", "small")

@@ -77,7 +77,7 @@ def test_the_mask_meets_the_budget_and_values_go_back() -> None:
         assert again.table.nnz == round(density * len(initial))
         assert again.left == pytest.approx(density, abs=1e-3)
         assert not again.searching
-        assert set(again.state) == {"adam_m", "adam_v"}
+        assert set(again.state) == {"m", "v"}
         dense = again.table.dense(0, USERS + ITEMS).ravel()
         np.testing.assert_array_equal(dense[dense != 0], initial[dense != 0])
         inside = dense != 0
