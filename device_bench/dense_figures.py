@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,22 +198,7 @@ def _sizes(drawn: Axes, sizes: Sequence[int]) -> None:
 def latency(points: Sequence[Point]) -> str:
     """A step's time by the table's size, a line for each trainer."""
     figure, axes = charts.axes()
-    chosen, every, texts = reference_density(points), [], []
-    for workload in STEPS:
-        series = _series(points, workload)
-        times = [point["step_ns"] for point in series]
-        every += times
-        label = _label(workload, chosen)
-        axes.plot(
-            [p["rows"] for p in series],
-            times,
-            "o-",
-            color=COLOURS[workload],
-            ms=4,
-            label=label,
-            clip_on=False,
-        )
-        texts.append(f"{label}: {', '.join(units.duration(time) for time in times)}")
+    every, texts = _lines(axes, points, lambda point: point["step_ns"], units.duration)
     _sizes(axes, sorted({point["rows"] for point in points}))
     charts.time_axis(axes, every, vertical=True)
     axes.set_title("median time of a step", loc="left", fontsize=8, color=MUTED)
@@ -224,26 +209,43 @@ def latency(points: Sequence[Point]) -> str:
 def memory(points: Sequence[Point]) -> str:
     """What the process grew by, by the table's size."""
     figure, axes = charts.axes()
-    chosen, texts = reference_density(points), []
+    _, texts = _lines(
+        axes,
+        points,
+        lambda point: point["peak_growth_kb"] / 1024,
+        lambda value: f"{value:.0f} MiB",
+    )
+    _sizes(axes, sorted({point["rows"] for point in points}))
+    axes.set_ylim(bottom=0)
+    axes.set_title("MiB that the process grew by at its peak", loc="left", fontsize=8, color=MUTED)
+    figure.legend(loc="outside lower left", ncols=3)
+    return charts.svg(figure, "memory", "Memory by table size", "; ".join(texts) + ".")
+
+
+def _lines(
+    axes: Axes,
+    points: Sequence[Point],
+    value: Callable[[Point], float],
+    said: Callable[[float], str],
+) -> tuple[list[float], list[str]]:
+    """Draw a line a trainer, by the table's rows; give all values, and the lines in words."""
+    chosen, every, texts = reference_density(points), [], []
     for workload in STEPS:
         series = _series(points, workload)
-        grown = [point["peak_growth_kb"] / 1024 for point in series]
+        values = [value(point) for point in series]
+        every += values
         label = _label(workload, chosen)
         axes.plot(
-            [p["rows"] for p in series],
-            grown,
+            [point["rows"] for point in series],
+            values,
             "o-",
             color=COLOURS[workload],
             ms=4,
             label=label,
             clip_on=False,
         )
-        texts.append(f"{label}: {', '.join(f'{value:.0f} MiB' for value in grown)}")
-    _sizes(axes, sorted({point["rows"] for point in points}))
-    axes.set_ylim(bottom=0)
-    axes.set_title("MiB that the process grew by at its peak", loc="left", fontsize=8, color=MUTED)
-    figure.legend(loc="outside lower left", ncols=3)
-    return charts.svg(figure, "memory", "Memory by table size", "; ".join(texts) + ".")
+        texts.append(f"{label}: {', '.join(said(number) for number in values)}")
+    return every, texts
 
 
 def by_density(points: Sequence[Point]) -> str:
