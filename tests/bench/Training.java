@@ -6,7 +6,7 @@ import org.pytorch.executorch.training.TrainingModule;
 
 /** ExecuTorch's own way to train: gradients of all parameters, then its SGD over all of them. */
 final class Training implements Driver.Work {
-    private static final String METHOD = "forward";
+    private static final String METHOD = "training";
 
     private final TrainingModule module;
     private final EValue rows;

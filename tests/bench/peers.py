@@ -6,40 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from export.dense import split
-from export.quiet import quiet
+from export.dense_trainers import training_pte
 from export.step import Step, tile_loss
 from pipeline.aggregate import Lists
 from pipeline.optimizers import STATE, moved
 from pipeline.optimizers import rates as optimizer_rates
 
 
-class DenseMF(nn.Module):
-    """MF on a dense table (N, d), as a user of PyTorch writes it."""
-
-    def __init__(self, rows: int, dim: int, l2: float) -> None:
-        super().__init__()
-        self.table = nn.Parameter(0.1 * torch.randn(rows, dim))
-        self.l2 = l2
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Give the loss, float32 (), of the rows int64 (3B,)."""
-        return tile_loss(self.table[rows], torch.ones(len(rows) // 3), self.l2)
-
-
 def write_training_program(path: Path, rows: int, dim: int, batch: int, l2: float) -> None:
-    """Export ``DenseMF`` for ExecuTorch's TrainingModule, as its XOR example is exported."""
-    with quiet():
-        from executorch.exir import EdgeCompileConfig, to_edge
-        from torch.export.experimental import _export_forward_backward
-
-        example = torch.arange(3 * batch)
-        exported = torch.export.export(DenseMF(rows, dim, l2), (example,), strict=True)
-        joint = _export_forward_backward(exported)
-        edge = to_edge(joint, compile_config=EdgeCompileConfig(_check_ir_validity=False))
-        path.write_bytes(bytes(edge.to_executorch().buffer))
+    """Write a dense table's program for ExecuTorch's TrainingModule: method ``training``."""
+    path.write_bytes(training_pte(0.1 * torch.randn(rows, dim), batch, l2))
 
 
 def eager_step(
