@@ -27,10 +27,16 @@ from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from pipeline.table import PackedTable
 
-GRID = tuple(
-    (alpha, penalty) for alpha in (1.0, 4.0, 16.0, 64.0, 200.0) for penalty in (10.0, 100.0)
-)
-"""Confidence of an interaction and regularisation."""
+PENALTIES = {
+    1.0: (0.01, 1.0, 10.0),
+    4.0: (1.0, 10.0),
+    16.0: (1.0, 10.0),
+    64.0: (10.0, 40.0, 100.0, 400.0),
+    100.0: (100.0,),
+    200.0: (150.0, 400.0),
+}
+GRID = tuple((alpha, penalty) for alpha, some in PENALTIES.items() for penalty in some)
+"""Confidence of an interaction, and the regularisation strengths tried with each."""
 
 
 @dataclass(frozen=True)
