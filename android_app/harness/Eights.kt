@@ -1,7 +1,6 @@
 package org.sparserec.harness
 
 import java.nio.FloatBuffer
-import java.nio.IntBuffer
 
 /**
  * Reads a row's few entries eight at a time, some more than it has: a loop of eight has no end that a
@@ -23,19 +22,6 @@ object Eights {
             k += COUNT
         }
         while (k < size) { // at the buffer's end
-            to[at + k] = from.get(start + k)
-            k++
-        }
-    }
-
-    fun read(from: IntBuffer, start: Int, size: Int, to: IntArray, at: Int) {
-        val last = from.capacity() - COUNT
-        var k = 0
-        while (k < size && start + k <= last) {
-            for (j in 0..LAST) to[at + k + j] = from.get(start + k + j)
-            k += COUNT
-        }
-        while (k < size) {
             to[at + k] = from.get(start + k)
             k++
         }

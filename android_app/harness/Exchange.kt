@@ -43,7 +43,7 @@ class Exchange(
     private val repacking = Repacking(table, states)
 
     /** Of one row's values. */
-    private val keys = IntArray(Eights.up(dim) + Eights.COUNT)
+    private val keys = IntArray(dim)
 
     /** Places that have sums, among a few. */
     private val summed = IntArray(GROUP)
@@ -138,34 +138,13 @@ class Exchange(
         }
     }
 
+    /** Of those that are weak enough, a row keeps the strongest if it would keep too few. */
     private fun offerEntries(row: Int, name: Int) {
         val start = table.start(row)
         val size = table.end(row) - start
         table.readMagnitudes(row, start, size, keys)
-        protect(size)
-        weakest.offer(keys, size, name)
-    }
-
-    /** Takes the strongest of a row's [size] keys out, if it would keep too few with none. */
-    private fun protect(size: Int) {
-        val limit = weakest.limit
-        var weak = 0
-        var k = 0
-        while (k < size) {
-            for (j in 0..Eights.LAST) weak += keys[k + j] - limit ushr Int.SIZE_BITS - 1
-            k += Eights.COUNT
-        }
-        repeat(minOf(weak, keep - (size - weak))) { protectStrongest(size) }
-    }
-
-    /** Of the keys below the limit, takes the largest out, of equal ones the last. */
-    private fun protectStrongest(size: Int) {
-        var strongest = -1
-        for (k in 0 until size) {
-            val weak = keys[k] < weakest.limit
-            if (weak && (strongest < 0 || keys[k] >= keys[strongest])) strongest = k
-        }
-        keys[strongest] = Int.MAX_VALUE
+        val weak = weakest.offer(keys, size, name)
+        for (k in 0 until minOf(weak, keep - (size - weak))) weakest.forgetLargest(weak - k)
     }
 
     private companion object {

@@ -76,17 +76,15 @@ class PackedTable(
 
     /**
      * Reads the bits of the absolute values, which are ordered as these are, of [row] from [start]
-     * on into [to]; behind them, to a multiple of [Eights.COUNT], larger ones.
+     * on into [to].
      */
     fun readMagnitudes(row: Int, start: Int, size: Int, to: IntArray) {
         if (precision == Precision.FLOAT32) {
-            Eights.read(floatBits, start, size, to, 0)
+            for (k in 0 until size) to[k] = floatBits.get(start + k) and Int.MAX_VALUE
         } else {
             read(row, start, size, decoded, 0)
-            for (k in 0 until size) to[k] = decoded[k].toRawBits()
+            for (k in 0 until size) to[k] = decoded[k].toRawBits() and Int.MAX_VALUE
         }
-        for (k in 0 until Eights.up(size)) to[k] = to[k] and Int.MAX_VALUE
-        for (k in 0..Eights.LAST) to[size + k] = Int.MAX_VALUE
     }
 
     /**

@@ -55,24 +55,31 @@ class Smallest {
     }
 
     /**
-     * Offers the first [size] of [from], called [name], `name + 1` and so on; those behind, to a
-     * multiple of [Eights.COUNT], are too large to be kept. No branch depends on a key, so this is
-     * the quicker way if many of them are below the limit.
+     * Offers the first [size] of [from], called [name], `name + 1` and so on; returns how many are
+     * below the limit. No branch depends on a key, so this is the quicker way if many of them are.
      */
-    fun offer(from: IntArray, size: Int, name: Int) {
-        if (kept + size + Eights.COUNT > keys.size) prune()
-        val limit = limit
-        var to = kept
-        var k = 0
-        while (k < size) {
-            for (j in k..k + Eights.LAST) {
-                keys[to] = from[j]
-                names[to] = name + j
-                to += from[j] - limit ushr Int.SIZE_BITS - 1 // 1 if below
-            }
-            k += Eights.COUNT
+    fun offer(from: IntArray, size: Int, name: Int): Int {
+        if (kept + size >= keys.size) prune()
+        val before = kept
+        var to = before
+        for (k in 0 until size) {
+            keys[to] = from[k]
+            names[to] = name + k
+            to += from[k] - limit ushr Int.SIZE_BITS - 1 // 1 if below
         }
         kept = to
+        return to - before
+    }
+
+    /** Of the last [size] that were kept, forgets the largest, of equal ones the last. */
+    fun forgetLargest(size: Int) {
+        var largest = kept - 1
+        for (k in kept - 2 downTo kept - size) if (keys[k] > keys[largest]) largest = k
+        kept--
+        for (k in largest until kept) {
+            keys[k] = keys[k + 1]
+            names[k] = names[k + 1]
+        }
     }
 
     /** Whether it is done; otherwise every key is to be offered again. */
