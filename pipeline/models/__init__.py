@@ -60,12 +60,16 @@ class Model(Protocol):
         ``vectors`` (3B, w') are users', positives' and negatives'.
         """
 
+    def example_margins(self, vectors: Tensor, size: int, dense: Dense) -> Tensor:
+        """Give how much more each user's negative scores than its positive: (B,)."""
+
     def scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
         """Score users (1, A, w') with all items (1, C, w'): (1, A, C)."""
 
 
 PARTS = ("GRAPH", "PAIR_FLOATS", "initial", "propagate", "pair_scores", "scores")
-"""What a model's file defines; it may define ``example_scores`` too, and take ``recompute``."""
+"""What a model's file defines; it may define ``example_scores`` and
+``example_margins`` too, and take ``recompute``."""
 
 
 class _Models(dict[ModelName, Model]):
@@ -126,6 +130,13 @@ def _complete(module: Any) -> None:
             return pair_scores(user, item, dense), pair_scores(user, negative, dense)
 
         module.example_scores = example_scores
+    if not hasattr(module, "example_margins"):
+
+        def example_margins(vectors: Tensor, size: int, dense: Dense) -> Tensor:
+            positive, negative = module.example_scores(vectors, size, dense)
+            return negative - positive  # type: ignore[no-any-return]
+
+        module.example_margins = example_margins
 
 
 MODELS = _Models({"mf": mf, "neumf": neumf, "ngcf": ngcf, "lightgcn": lightgcn})

@@ -7,12 +7,19 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
+from pipeline.models.inner_product import (
+    PAIR_FLOATS,
+    example_margins,
+    example_scores,
+    pair_scores,
+    scores,
+)
 from pipeline.table import F32
 
 __all__ = [
     "GRAPH",
     "PAIR_FLOATS",
+    "example_margins",
     "example_scores",
     "initial",
     "pair_scores",

@@ -71,6 +71,12 @@ def example_scores(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> tupl
     return found[:size], found[size:]
 
 
+def example_margins(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> Tensor:
+    """Score users with their negative less their positive item: (B,)."""
+    positive, negative = example_scores(vectors, size, dense)
+    return negative - positive
+
+
 def _first_layer(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Multiply each side (R, d/2) by its half of the first layer, which is linear in the pair."""
     to_user, to_item = dense["layer0.weight"].chunk(2, dim=1)
