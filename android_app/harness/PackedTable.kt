@@ -28,6 +28,10 @@ class PackedTable(
     val rowPtr: IntBuffer = rowPtrBytes.asIntBuffer()
 
     private val floats: FloatBuffer = valBytes.asFloatBuffer()
+
+    /** The same as [cols] and [floats], with positions, which runs are read from. */
+    private val colsRun: ByteBuffer = cols.duplicate()
+    private val floatsRun: FloatBuffer = floats.duplicate()
     private val halves: ShortBuffer = valBytes.asShortBuffer()
     private val scales: FloatBuffer? = scaleBytes?.asFloatBuffer()
 
@@ -48,6 +52,25 @@ class PackedTable(
         Precision.INT8 -> {
             val scale = scales!!.get(row)
             for (k in 0 until size) to[at + k] = valBytes.get(start + k) * scale
+        }
+    }
+
+    /**
+     * Reads the entries of [count] rows from [first] on: where each row's begin, from 0, into [ptr]
+     * (count + 1), and their columns and values.
+     */
+    fun readRows(first: Int, count: Int, ptr: IntArray, cols: ByteArray, values: FloatArray) {
+        val start = start(first)
+        for (k in 0..count) ptr[k] = rowPtr.get(first + k) - start
+        colsRun.position(start)
+        colsRun.get(cols, 0, ptr[count])
+        if (precision == Precision.FLOAT32) {
+            floatsRun.position(start)
+            floatsRun.get(values, 0, ptr[count])
+        } else {
+            for (k in 0 until count) {
+                read(first + k, start + ptr[k], ptr[k + 1] - ptr[k], values, ptr[k])
+            }
         }
     }
 
