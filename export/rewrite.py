@@ -185,7 +185,8 @@ def double_the_smaller(graph: GraphModule) -> None:
         if not twice or len(twice[0].users) > 2:
             continue
         call = _Builder(graph.graph)
-        smaller, larger = sorted(twice[0].args, key=lambda arg: arg.meta["val"].numel())
+        factors: Any = twice[0].args
+        smaller, larger = sorted(factors, key=lambda arg: arg.meta["val"].numel())
         with graph.graph.inserting_before(node):
             total = call(_aten.mul.Tensor, call(_aten.add.Tensor, smaller, smaller), larger)
             for term in terms:

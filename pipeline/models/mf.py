@@ -14,6 +14,7 @@ from pipeline.models.inner_product import (
     pair_scores,
     scores,
 )
+from pipeline.models.parts import first
 from pipeline.table import F32
 
 __all__ = [
@@ -40,6 +41,7 @@ def propagate(
     aggregate: Callable[[Tensor], Tensor],
     dense: dict[str, Tensor],
     recompute: bool = False,
+    size: int | None = None,
 ) -> Tensor:
     """Use the rows as they are."""
-    return rows
+    return first(rows, size)

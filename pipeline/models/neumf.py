@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.models.parts import first
 from pipeline.table import F32
 
 GRAPH: Literal["none", "linear", "layers"] = "none"
@@ -47,9 +48,10 @@ def propagate(
     aggregate: Callable[[Tensor], Tensor],
     dense: dict[str, Tensor],
     recompute: bool = False,
+    size: int | None = None,
 ) -> Tensor:
     """Use the rows as they are."""
-    return rows
+    return first(rows, size)
 
 
 def pair_scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
