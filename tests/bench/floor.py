@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
 from export.lower import trace
@@ -61,15 +61,17 @@ def step(methods: Mapping[str, Method]) -> dict[str, float]:
 
 def _operations(node: Node) -> int:
     packet = getattr(node.target, "overloadpacket", None)
-    if node.op != "call_function" or packet in _MOVES:
+    if packet is None or packet in _MOVES:
         return 0
-    sizes = [arg.meta["val"].shape for arg in node.args if isinstance(arg, Node)]
     if packet in _PRODUCTS:
-        return 2 * prod(sizes[0]) * sizes[1][-1]
-    if packet in _SUMS:
-        return prod(sizes[0])
-    result: Tensor = node.meta["val"]
-    return result.numel()
+        left, right = (_size(arg) for arg in node.args[:2])
+        return 2 * prod(left) * right[-1]
+    return prod(_size(node.args[0] if packet in _SUMS else node))
+
+
+def _size(node: Any) -> torch.Size:
+    size: torch.Size = node.meta["val"].shape
+    return size
 
 
 def least_us(needs: Mapping[str, float], machine: Mapping[str, float]) -> float:
