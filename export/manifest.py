@@ -35,7 +35,8 @@ WORDS = {
 }
 """What these fields may be. Written out, so that ``sparserec inspect`` does without torch."""
 
-_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+"""What a file of a bundle may be called."""
 
 T = TypeVar("T")
 
@@ -226,7 +227,7 @@ def _word(kind: Any) -> str:
 
 def _check(manifest: Manifest, path: Path) -> None:
     for name in manifest.files:
-        if not _PLAIN.fullmatch(name) or name == NAME:
+        if not PLAIN.fullmatch(name) or name == NAME:
             raise bad(path, "files", f"{json.dumps(name)} is not a plain file name")
     for name in (*FILES, GRAPH) if manifest.has_graph else FILES:
         if name not in manifest.files:
