@@ -108,6 +108,12 @@ def read_manifest(bundle: Path) -> Manifest:
     if not bundle.is_dir():
         what = "is a file" if bundle.exists() else "there is no such folder"
         raise SparseRecError(f"{bundle}: {what}", "name the folder of a bundle")
+    if (bundle / manifests.DELTA).exists():
+        raise SparseRecError(
+            f"{bundle}: is a delta, not a bundle",
+            "bring it to a device: sparserec deploy DELTA; or make the bundle: sparserec apply "
+            "BASE DELTA OUT",
+        )
     if not (bundle / manifests.NAME).exists():
         raise SparseRecError(
             f"{bundle}: has no {manifests.NAME}, so it is not a bundle or not a whole one", AGAIN

@@ -21,7 +21,7 @@ from pipeline.files import write_atomic
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, silent
 
-NAME = "delta.json"
+NAME = manifests.DELTA
 RESULT = "result.json"
 """The manifest of the result, byte for byte, under a name that makes no bundle of the folder."""
 ROWS = "delta-"

@@ -14,6 +14,8 @@ from export.methods import TensorSpec
 from sparserec.errors import SparseRecError
 
 NAME = "manifest.json"
+DELTA = "delta.json"
+"""What a delta has instead."""
 SCHEMA_VERSION = 1
 AGAIN = "export the bundle again: sparserec export"
 FILES = (
