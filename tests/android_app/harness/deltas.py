@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,42 @@ def make_delta(base: Path, result: Path, out: Path) -> Path:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """Three bundles, each made of the one before, and the deltas between them."""
+
+    bundles: list[Path]
+    deltas: list[Path]
+
+    @property
+    def ids(self) -> list[str]:
+        return [bundle_id(path) for path in self.bundles]
+
+    @property
+    def wholes(self) -> dict[str, dict[str, bytes]]:
+        return {bundle_id(path): contents(path) for path in self.bundles}
+
+
+def make_chain(first: Path, folder: Path) -> Chain:
+    """Make two bundles that follow ``first``; the last has rows for new users."""
+    shutil.copytree(first, folder / "0")
+    tiny = next_bundle(folder / "0", folder / "1", Tiny(), seed=1)
+    next_bundle(folder / "1", folder / "2", tiny, seed=2, new_users=4)
+    paths = [folder / str(k) for k in range(3)]
+    deltas = [make_delta(paths[k], paths[k + 1], folder / f"delta-{k}") for k in range(2)]
+    return Chain(paths, deltas)
+
+
+def reseal(delta: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> None:
+    """Bring hashes and sizes up to date, so that the checks behind them are reached."""
+    value = json.loads((delta / "delta.json").read_text())
+    for name in value["files"]:
+        data = (delta / name).read_bytes()
+        value["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    change(value)
+    (delta / "delta.json").write_text(json.dumps(value))
+
+
+@dataclass(frozen=True)
 class Answer:
     """How a call of the harness ended; ``code`` is ``KILLED`` where a fault did it."""
 
@@ -97,12 +134,13 @@ class Device:
         return Path(shutil.copytree(bundle, self.bundles / bundle_id(bundle)))
 
     def apply(self, delta: Path, *, at: int = 0, how: str = "kill") -> Answer:
-        return self._run(["apply", str(delta)], at, how)
+        return self.run(["apply", str(delta)], at, how)
 
     def rollback(self, *, at: int = 0, how: str = "kill") -> Answer:
-        return self._run(["rollback", "true"], at, how)
+        return self.run(["rollback", "true"], at, how)
 
-    def _run(self, keys: list[str], at: int, how: str) -> Answer:
+    def run(self, keys: list[str], at: int = 0, how: str = "kill") -> Answer:
+        """Start the harness with these keys and ``bundles``; at call ``at`` a fault happens."""
         log = self.folder / "calls"
         log.unlink(missing_ok=True)
         done = subprocess.run(

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from export.delta import apply_delta
-from tests.android_app.harness.bundles import Tiny
 from tests.android_app.harness.conftest import Harness
 from tests.android_app.harness.deltas import (
     KILLED,
+    Chain,
     Device,
-    bundle_id,
     compiled_faults,
     contents,
-    make_delta,
-    next_bundle,
+    make_chain,
+    reseal,
     version_of,
 )
 
@@ -31,31 +26,9 @@ KILLS = 8
 """Calls of one apply at which it is killed here; ``make stress`` kills at each."""
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Three bundles, each made of the one before, and the deltas between them."""
-
-    bundles: list[Path]
-    deltas: list[Path]
-
-    @property
-    def ids(self) -> list[str]:
-        return [bundle_id(path) for path in self.bundles]
-
-    @property
-    def wholes(self) -> dict[str, dict[str, bytes]]:
-        return {bundle_id(path): contents(path) for path in self.bundles}
-
-
 @pytest.fixture(scope="session")
 def chain(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    folder = tmp_path_factory.mktemp("chain")
-    first = Path(shutil.copytree(tiny_bundle, folder / "0"))
-    tiny = next_bundle(first, folder / "1", Tiny(), seed=1)
-    next_bundle(folder / "1", folder / "2", tiny, seed=2, new_users=4)
-    paths = [folder / str(k) for k in range(3)]
-    deltas = [make_delta(paths[k], paths[k + 1], folder / f"delta-{k}") for k in range(2)]
-    return Chain(paths, deltas)
+    return make_chain(tiny_bundle, tmp_path_factory.mktemp("chain"))
 
 
 @pytest.fixture(scope="session")
@@ -173,27 +146,18 @@ def test_a_rollback_that_is_killed_can_be_repeated(device: Device, chain: Chain)
         assert device.names() == {chain.ids[0], "generations.json"}
 
 
-def _reseal(delta: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> None:
-    value = json.loads((delta / "delta.json").read_text())
-    for name in value["files"]:
-        data = (delta / name).read_bytes()
-        value["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    change(value)
-    (delta / "delta.json").write_text(json.dumps(value))
-
-
 def _change(name: str, value: object) -> Callable[[Path], None]:
     def change(delta: Path) -> None:
         tensors = load_file(delta / "delta-table.safetensors")
         tensors[name] = tensors[name] + value if value is not None else tensors[name][:-1]
         save_file(tensors, delta / "delta-table.safetensors")
-        _reseal(delta)
+        reseal(delta)
 
     return change
 
 
 def _field(end: str, key: str, value: object) -> Callable[[Path], None]:
-    return lambda delta: _reseal(delta, lambda found: found[end].update({key: value}))
+    return lambda delta: reseal(delta, lambda found: found[end].update({key: value}))
 
 
 def _flip(name: str) -> Callable[[Path], None]:
@@ -223,7 +187,7 @@ def _flip(name: str) -> Callable[[Path], None]:
         (_field("result", "bundle_id", "../x"), "result.bundle_id: expected the name of a bundle"),
         (_field("result", "manifest_sha256", "0" * 64), "is not that of result.json"),
         (
-            lambda d: _reseal(d, lambda v: v["files"].pop("delta-table.safetensors")),
+            lambda d: reseal(d, lambda v: v["files"].pop("delta-table.safetensors")),
             "files.table.safetensors: is missing, and the base has another",
         ),
     ],
@@ -276,6 +240,6 @@ def test_a_damaged_state_of_bundles_is_one_clear_error(device: Device, chain: Ch
     ],
 )
 def test_bad_keys(device: Device, keys: list[str], message: str) -> None:
-    answer = device._run(keys, 0, "kill")
+    answer = device.run(keys)
     assert answer.code == 1
     assert message in answer.results["error"]
