@@ -65,10 +65,18 @@ def changed(
     )
     files["ids.safetensors"] = save(ids)
     infos = file_infos(files)
-    sizes = {"num_users": users, "num_items": items, "nnz": table.nnz, "density": table.density}
-    known = {"known_users": split.num_users, "known_items": split.num_items}
-    name = bundle_id("tiny", "mf", 8, 0.4, infos)
-    return replace(old, bundle_id=name, files=infos, **sizes, **known), files
+    described = replace(
+        old,
+        bundle_id=bundle_id("tiny", "mf", 8, 0.4, infos),
+        num_users=users,
+        num_items=items,
+        known_users=split.num_users,
+        known_items=split.num_items,
+        nnz=table.nnz,
+        density=table.density,
+        files=infos,
+    )
+    return described, files
 
 
 @settings(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -198,7 +199,9 @@ def _field(delta: Path, other: Path, chance: random.Random) -> str:
             for key in part
         ]
     )
-    new = chance.choice((None, -1, 2**70, 1.5, "", "..", "a/b", "x.part", [], {}, True, "0" * 64))
+    new: Any = chance.choice(
+        (None, -1, 2**70, 1.5, "", "..", "a/b", "x.part", [], {}, True, "0" * 64)
+    )
     place[key] = new
     if chance.random() < 0.2:
         del place[key]
