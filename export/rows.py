@@ -1,4 +1,4 @@
-"""What changed in a safetensors file, row by row: docs/formats.md section 1.9.
+"""What changed in a safetensors file, by rows and by runs of a list: docs/formats.md section 1.9.
 
 Nothing here knows of folders or manifests: bytes in, bytes out.
 """
@@ -6,6 +6,7 @@ Nothing here knows of folders or manifests: bytes in, bytes out.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,11 @@ RAGGED = {
     ),
 }
 """The files that can be changed by rows."""
+
+LISTS = {
+    "interactions.safetensors": (("log_users", "log_items"), ("later_users", "later_items")),
+}
+"""Tensors that together are a list of distinct pairs, from which some go and to which some come."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,10 @@ def difference(name: str, base: bytes, result: bytes, users: tuple[int, int]) ->
         ):
             return None
         parts |= _changed_rows(ragged, old.tensors, new.tensors, users)
+    for pair in LISTS.get(name, ()):
+        if all(tensor in found.tensors for tensor in pair for found in (old, new)):
+            of_groups.update(pair)
+            parts |= _changed_runs(pair, old.tensors, new.tensors)
     for tensor, values in new.tensors.items():
         if tensor not in of_groups and not _same(old.tensors.get(tensor), values):
             parts[tensor] = values
@@ -124,6 +134,9 @@ def patched(name: str, base: bytes, delta: bytes, users: tuple[int, int]) -> byt
         made: dict[str, Array] = {}
         for ragged in RAGGED[name]:
             made |= _merged(ragged, old.tensors, new.tensors, parts, users)
+        for pair in LISTS.get(name, ()):
+            if f"{pair[0]}.starts" in parts:
+                made |= _joined(pair, old.tensors, parts)
         for tensor in new.tensors:
             if tensor not in made:
                 made[tensor] = parts[tensor] if tensor in parts else old.tensors[tensor]
@@ -186,10 +199,12 @@ def _merged(
     if not fits or np.any(np.diff(rows) <= 0) or np.any((rows < 0) | (rows >= count)):
         raise ValueError(f"{ragged.pointer}.rows are not ascending rows with a size each")
     counterparts = _counterparts(ragged, len(before) - 1, count, users)
-    known = counterparts >= 0
+    from_base = counterparts >= 0
     sizes, starts = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    sizes[known] = np.diff(before)[counterparts[known]]
-    starts[known] = before[counterparts[known]]
+    sizes[from_base] = np.diff(before)[counterparts[from_base]]
+    starts[from_base] = before[counterparts[from_base]]
+    if len(np.setdiff1d(np.flatnonzero(~from_base), rows)):
+        raise ValueError(f"{ragged.pointer}.rows: a row is new and not told")
     sizes[rows] = row_sizes
     starts[rows] = before[-1] + np.cumsum(row_sizes) - row_sizes  # behind the base's entries
     places = _ranges(starts, sizes)
@@ -199,10 +214,67 @@ def _merged(
     for name in ragged.rows:
         if name in new:
             values = np.zeros(count, old[name].dtype)
-            values[known] = old[name][counterparts[known]]
+            values[from_base] = old[name][counterparts[from_base]]
             values[rows] = parts[name]
             made[name] = values
     return made
+
+
+def _changed_runs(
+    pair: tuple[str, str], old: Mapping[str, Array], new: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The list as runs of the base's and runs of new pairs; nothing if it is the base's."""
+    before, after = (
+        list(zip(*(f[name].tolist() for name in pair), strict=True)) for f in (old, new)
+    )
+    if before == after:
+        return {}
+    index = {found: place for place, found in enumerate(before)}
+    at = np.array([index.get(found, -1) for found in after], np.int64)
+    known = np.flatnonzero(at >= 0)
+    kept = known[_longest_rise(at[known])]
+    is_new = np.ones(len(after), np.bool_)
+    is_new[kept] = False
+    # In a run of the base's, places go up by one as in the new list; new pairs are a run too.
+    shift = np.where(is_new, np.iinfo(np.int64).min, at - np.arange(len(after)))
+    firsts = np.flatnonzero(np.diff(shift, prepend=shift[:1] - 1))
+    return {
+        f"{pair[0]}.starts": np.where(is_new, -1, at)[firsts].astype(np.int32),
+        f"{pair[0]}.sizes": np.diff(np.append(firsts, len(after))).astype(np.int32),
+        **{name: new[name][is_new] for name in pair},
+    }
+
+
+def _longest_rise(values: I64) -> I64:
+    """Where a longest strictly increasing subsequence is (patience sorting)."""
+    tails: list[int] = []  # smallest last value of a rise of each length, and where it is
+    where: list[int] = []
+    before = np.full(len(values), -1, np.int64)
+    for k, value in enumerate(values.tolist()):
+        length = bisect_left(tails, value)
+        before[k] = where[length - 1] if length else -1
+        tails[length : length + 1], where[length : length + 1] = [value], [k]
+    found = []
+    k = where[-1] if where else -1
+    while k >= 0:
+        found.append(k)
+        k = int(before[k])
+    return np.array(found[::-1], np.int64)
+
+
+def _joined(
+    pair: tuple[str, str], old: Mapping[str, Array], parts: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The list, from runs of the base's pairs and of those that came."""
+    starts, sizes = (parts[f"{pair[0]}.{part}"].astype(np.int64) for part in ("starts", "sizes"))
+    is_new = starts < 0
+    count = len(old[pair[0]])
+    told = sizes[is_new]
+    if len(starts) != len(sizes) or np.any(sizes < 0) or np.any((starts + sizes)[~is_new] > count):
+        raise ValueError(f"{pair[0]}.starts are not runs of the base")
+    starts[is_new] = count + np.cumsum(told) - told  # behind the base's
+    places = _ranges(starts, sizes)
+    return {name: np.concatenate([old[name], parts[name]])[places] for name in pair}
 
 
 def _counterparts(ragged: Ragged, before: int, after: int, users: tuple[int, int]) -> I64:

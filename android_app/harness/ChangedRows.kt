@@ -10,7 +10,7 @@ import java.nio.file.StandardOpenOption.WRITE
 
 /**
  * Makes the safetensors file [name] of a bundle from the base's and from a delta's word on which of
- * its rows are others: docs/formats.md section 1.9.
+ * its rows, and which runs of its lists, are others: docs/formats.md section 1.9.
  *
  * @param users rows for users in the base and in the result: users that come move items' rows
  */
@@ -32,12 +32,15 @@ class ChangedRows(
         val header = Safetensors.header("$deltaPath: $HEADER", start, size)
         val merges = RAGGED[name].orEmpty()
             .filter { "${it.pointer}$ROWS" in delta.tensors }
-            .map { Merge(it, header) }
+            .map { RowMerge(it, header) } +
+            LISTS[name].orEmpty()
+                .filter { "${it.first()}$STARTS" in delta.tensors }
+                .map { RunMerge(it) }
         FileChannel.open(to, WRITE, CREATE_NEW).use { channel ->
             val out = Output(channel)
             out.put(start, 0, start.capacity())
             for ((tensor, entry) in header.tensors.toList().sortedBy { it.second.begin }) {
-                val merge = merges.find { tensor in it.ragged.members }
+                val merge = merges.find { tensor in it.members }
                 if (merge != null) merge.write(tensor, out) else out.putAll(whole(tensor))
                 val end = header.dataStart + entry.begin + entry.bytes
                 if (out.written != end) fail("tensor $tensor: ends at ${out.written}, not $end")
@@ -53,6 +56,13 @@ class ChangedRows(
     private fun fail(problem: String): Nothing =
         throw HarnessError("$deltaPath: $problem", "copy or export the file again")
 
+    /** Writes some tensors of the result, each of which is partly the base's. */
+    private interface Merge {
+        val members: List<String>
+
+        fun write(tensor: String, out: Output)
+    }
+
     /** Tensors that together are rows of unequal length; [rows] have an element for each row. */
     private class Ragged(
         val pointer: String,
@@ -65,7 +75,11 @@ class ChangedRows(
     }
 
     /** Goes through the rows of the result, each of which is the base's or the delta's. */
-    private inner class Merge(val ragged: Ragged, private val header: Safetensors.Header) {
+    private inner class RowMerge(
+        private val ragged: Ragged,
+        private val header: Safetensors.Header,
+    ) : Merge {
+        override val members get() = ragged.members
         private val wide = type(ragged.pointer) == DType.I64
         private val pointers = base.vector(ragged.pointer, type(ragged.pointer))
         private val rows = delta.vector("${ragged.pointer}$ROWS", DType.I32).asIntBuffer()
@@ -92,7 +106,7 @@ class ChangedRows(
         private fun pointer(row: Int): Long =
             if (wide) pointers.getLong(8 * row) else pointers.getInt(4 * row).toLong()
 
-        fun write(tensor: String, out: Output) = when (tensor) {
+        override fun write(tensor: String, out: Output) = when (tensor) {
             ragged.pointer -> writePointers(out)
             in ragged.entries -> {
                 val (old, new) = parts(tensor, pointer(before), total())
@@ -109,13 +123,8 @@ class ChangedRows(
         }
 
         /** The base's and the delta's part of [tensor], of so many elements. */
-        private fun parts(tensor: String, inBase: Long, inDelta: Long): Pair<ByteBuffer, ByteBuffer> {
-            for ((file, wanted) in listOf(base to inBase, delta to inDelta)) {
-                val found = elements(file.tensors, tensor)
-                if (found.toLong() != wanted) fail("tensor $tensor: $found elements, not $wanted")
-            }
-            return base.vector(tensor, type(tensor)) to delta.vector(tensor, type(tensor))
-        }
+        private fun parts(tensor: String, inBase: Long, inDelta: Long) =
+            part(base, tensor, type(tensor), inBase) to part(delta, tensor, type(tensor), inDelta)
 
         private fun total(): Long = (0 until sizes.capacity()).sumOf { sizes[it].toLong() }
 
@@ -152,6 +161,44 @@ class ChangedRows(
                 action(false, old, pointer(old).toInt(), (pointer(old + 1) - pointer(old)).toInt())
             }
         }
+    }
+
+    /** Puts a list together from runs of the base's and runs that the delta tells. */
+    private inner class RunMerge(override val members: List<String>) : Merge {
+        private val starts = delta.vector("${members.first()}$STARTS", DType.I32).asIntBuffer()
+        private val sizes = delta.vector("${members.first()}$SIZES", DType.I32).asIntBuffer()
+        private val told: Long
+
+        init {
+            val length = elements(base.tensors, members.first())
+            val runs = 0 until starts.capacity()
+            val fits = sizes.capacity() == starts.capacity() &&
+                runs.all { sizes[it] >= 0 && (starts[it] < 0 || starts[it] <= length - sizes[it]) }
+            if (!fits) fail("${members.first()}$STARTS: are not runs of the base")
+            told = runs.filter { starts[it] < 0 }.sumOf { sizes[it].toLong() }
+        }
+
+        override fun write(tensor: String, out: Output) {
+            val length = elements(base.tensors, members.first()).toLong()
+            val old = part(base, tensor, DType.I32, length)
+            val new = part(delta, tensor, DType.I32, told)
+            var next = 0
+            for (run in 0 until starts.capacity()) {
+                val bytes = DType.I32.bytes * sizes[run]
+                if (starts[run] >= 0) {
+                    out.put(old, DType.I32.bytes * starts[run], bytes)
+                } else {
+                    out.put(new, next, bytes)
+                    next += bytes
+                }
+            }
+        }
+    }
+
+    private fun part(file: Safetensors, tensor: String, type: DType, wanted: Long): ByteBuffer {
+        val found = elements(file.tensors, tensor)
+        if (found.toLong() != wanted) fail("tensor $tensor: $found elements, not $wanted")
+        return file.vector(tensor, type)
     }
 
     private fun elements(tensors: Map<String, Safetensors.Entry>, name: String): Int {
@@ -207,6 +254,7 @@ class ChangedRows(
         const val HEADER = "header"
         const val ROWS = ".rows"
         const val SIZES = ".sizes"
+        const val STARTS = ".starts"
         const val BUFFER_BYTES = 1 shl 18
 
         val RAGGED = mapOf(
@@ -218,6 +266,13 @@ class ChangedRows(
             "ids.safetensors" to listOf(
                 Ragged("users_offsets", listOf("users_utf8")),
                 Ragged("items_offsets", listOf("items_utf8")),
+            ),
+        )
+
+        val LISTS = mapOf(
+            "interactions.safetensors" to listOf(
+                listOf("log_users", "log_items"),
+                listOf("later_users", "later_items"),
             ),
         )
     }

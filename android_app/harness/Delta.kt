@@ -5,8 +5,7 @@ import java.nio.file.Path
 
 /** A bundle, by the SHA-256 of its manifest, which has those of all its files. */
 data class Version(val bundleId: String, val manifestSha256: String) {
-    override fun toString(): String =
-        "$bundleId (manifest ${manifestSha256.take(SHOWN_DIGITS)}...)"
+    override fun toString(): String = "$bundleId (manifest ${manifestSha256.take(SHOWN_DIGITS)}...)"
 
     companion object {
         private const val SHOWN_DIGITS = 12

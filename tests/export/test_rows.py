@@ -95,6 +95,49 @@ def test_ids_are_rows_too(
     assert patched("ids.safetensors", files[0], delta, (1, 2)) == files[1]
 
 
+pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), unique=True, max_size=12)
+
+
+@given(pairs, pairs, st.data())
+def test_lists_keep_what_is_in_order(
+    log: list[tuple[int, int]], more: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Pairs go and come, and may change places."""
+    kept = [pair for pair in log if data.draw(st.booleans())]
+    after = kept + [pair for pair in more if pair not in kept]
+    if data.draw(st.booleans()):
+        after = data.draw(st.permutations(after))
+    name, files = "interactions.safetensors", []
+    for found in (log, after):
+        users, items = np.array(found, np.int32).reshape(-1, 2).T.copy()
+        tensors = {"log_users": users, "log_items": items, "later_users": items[:0]}
+        files.append(save({**tensors, "seen_ptr": np.zeros(1, np.int32), "seen_items": items[:0]}))
+    delta = difference(name, files[0], files[1], (1, 1))
+    assert delta is not None
+    assert patched(name, files[0], delta, (1, 1)) == files[1]
+
+
+def test_pairs_that_go_and_come_are_all_that_is_told() -> None:
+    def file(log: list[tuple[int, int]]) -> bytes:
+        users, items = np.array(log, np.int32).T.copy()
+        none, one = np.empty(0, np.int32), np.zeros(1, np.int32)
+        later = {"later_users": none, "later_items": none}
+        seen = {"seen_ptr": one, "seen_items": none}
+        return save({"log_users": users, "log_items": items, **later, **seen})
+
+    log = [(k, k + 1) for k in range(20)]
+    after = [*log[3:7], (99, 1), (98, 1), *log[10:]]
+    delta = difference("interactions.safetensors", file(log), file(after), (1, 1))
+    assert delta is not None
+    parts = {name: found.tolist() for name, found in load(delta).items() if name != "header"}
+    assert parts == {
+        "log_users.starts": [3, -1, 10],
+        "log_users.sizes": [4, 2, 10],
+        "log_users": [99, 98],
+        "log_items": [1, 1],
+    }
+
+
 def test_one_changed_row_is_all_that_is_told() -> None:
     rows: list[Row] = [((0, 1, 2), (k % 4, 1, 2)) for k in range(50)]
     base = pack(rows, "float32", [1.0])

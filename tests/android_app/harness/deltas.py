@@ -58,6 +58,11 @@ def next_bundle(base: Path, folder: Path, tiny: Tiny, seed: int, new_users: int 
     pairs = load_file(base / "interactions.safetensors")
     last = pairs["seen_ptr"][-1]
     pairs["seen_ptr"] = np.append(pairs["seen_ptr"], np.full(new_users, last, np.int32))
+    known = draw.choice(len(pairs["later_users"]), 5, replace=False)  # these come into the log
+    for part in ("users", "items"):
+        log = np.delete(pairs[f"log_{part}"], np.s_[3:9])
+        pairs[f"log_{part}"] = np.insert(log, 40, pairs[f"later_{part}"][known])
+        pairs[f"later_{part}"] = np.delete(pairs[f"later_{part}"], known)
     save_file(pairs, folder / "interactions.safetensors")
     grown = replace(tiny, num_users=tiny.num_users + new_users)
     write_manifest(folder, grown, json.loads((base / "manifest.json").read_text())["programs"])

@@ -178,7 +178,7 @@ def _flip(name: str) -> Callable[[Path], None]:
         (lambda d: (d / "delta.json").unlink(), "delta.json cannot be read"),
         (lambda d: (d / "delta.json").write_text("{"), "delta.json: not a JSON object"),
         (_change("row_ptr.rows", 1000), "row_ptr.rows: are not ascending rows with a size each"),
-        (_change("row_ptr.sizes", 1), "delta-table.safetensors: tensor row_ptr: ends at"),
+        (_change("row_ptr.sizes", 1), "delta-table.safetensors: tensor vals: "),
         (_change("vals", None), "delta-table.safetensors: tensor vals"),
         (_change("cols", 1), "table.safetensors: SHA-256 differs from the manifest's"),
         (_change("header", 1), "header"),
