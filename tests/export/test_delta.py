@@ -124,7 +124,6 @@ def test_only_what_changed_is_shipped(built: Built, delta: Path) -> None:
 def test_newcomers_take_the_spare_rows_and_programs_stay(
     built: Built, run: TrainedRun, tmp_path: Path
 ) -> None:
-    """By the command, on a run whose dataset has grown: programs must not be shipped again."""
     described, files = changed(built, run, 2, 0, 1, 0.0)
     assert described.num_users == built.manifest.num_users
     assert write_delta(built.path, described, files, tmp_path / "delta").way("step.pte") == "kept"
