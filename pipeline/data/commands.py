@@ -15,14 +15,13 @@ from rich.table import Table
 from pipeline.data.datasets import (
     DATASETS,
     Confirm,
-    LogOptions,
     Named,
     fetch,
     load,
     locate,
 )
 from pipeline.data.interactions import Interactions
-from pipeline.data.logs import write_csv
+from pipeline.data.logs import ReadOptions, write_csv
 from pipeline.data.synthetic import generate
 from sparserec.errors import SparseRecError
 from sparserec.progress import bars
@@ -132,7 +131,7 @@ def check(
     cache: Cache = None,
 ) -> None:
     """Read a file of interactions, name its first mistake, or sum up what is in it."""
-    options = LogOptions(
+    options = ReadOptions(
         user_col=user_col,
         item_col=item_col,
         time_col=time_col,
