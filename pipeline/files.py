@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,11 +27,55 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes ``path``, on the disk, when the block ends without error.
+
+    It lies in ``<path>.part``, which is locked; what a killed run left there is removed.
+
+    Raises:
+        SparseRecError: ``path`` is there already, cannot be made, or another run is making it.
+    """
+    if path.exists():
+        raise SparseRecError(f"{path}: is there already", "remove it, or name a new folder")
+    part = path.with_name(path.name + ".part")
     try:
-        os.fsync(folder)
+        part.mkdir(parents=True, exist_ok=True)
+        lock = os.open(part, os.O_RDONLY)
+    except OSError as error:
+        raise SparseRecError(f"{part}: {error.strerror}", "name a folder to write to") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise SparseRecError(f"{path}: another run is writing it", "wait for it to end") from None
+    try:
+        for left in part.iterdir():
+            shutil.rmtree(left)
+        # A name of its own: a killed run's processes may live on a while, and write to theirs.
+        folder = part / f"run-{secrets.token_hex(8)}"
+        folder.mkdir()
+        yield folder
+        for file in folder.rglob("*"):
+            _sync(file)
+        _sync(folder)
+        folder.rename(path)
+        _sync(path.parent)
     finally:
-        os.close(folder)
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(lock)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or a folder's entries reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
