@@ -7,11 +7,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,45 @@ from sparserec.errors import SparseRecError
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` beside ``path``, sync it to the disk, and rename it to ``path``."""
+    with _beside(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that becomes ``path``, on the disk, when the block ends without error."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
     _sync(path.parent)
+
+
+SAFETENSORS = {"int64": "I64", "float32": "F32", "int32": "I32", "uint8": "U8"}
+"""Names of dtypes, in the order in which the library writes tensors: all are aligned then."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a safetensors file, atomically; arrays mapped from disk pass through as they are.
+
+    The library's own writer holds a copy of all tensors.
+    """
+    header, end = {}, 0
+    kinds = list(SAFETENSORS)
+    order = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype.name), name))
+    for name in order:
+        values = tensors[name]
+        start, end = end, end + values.nbytes
+        kind = SAFETENSORS[values.dtype.name]
+        header[name] = {"dtype": kind, "shape": values.shape, "data_offsets": (start, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with _beside(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            np.ascontiguousarray(tensors[name]).tofile(file)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pipeline.data.download import download, fetch_wheel_member, require_sha256,
 from pipeline.data.interactions import Interactions
 from pipeline.data.lightgcn import read_lightgcn
 from pipeline.data.logs import ReadOptions, read_log
-from pipeline.data.sources import LOG_SUFFIXES, log_files
+from pipeline.data.sources import LOG_SUFFIXES, has_parts, log_files
 from pipeline.data.split import Split, leave_out, pooled_split, published_split, temporal_split
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, silent
@@ -291,7 +291,7 @@ def load(
     own = os.environ.get(DATA_VARIABLE)
     if not path.exists() and own and Path(own, source).is_dir():
         path = Path(own, source)
-    if path.is_dir() and any(file.suffix in LOG_SUFFIXES for file in path.iterdir()):
+    if path.is_dir() and has_parts(path):
         return Dataset(path.name, source_sha256(path), read_log(path, progress=progress, **log))
     if path.is_dir():
         return _read_folder(path, path.name)

@@ -34,6 +34,7 @@ from pipeline.data.prepared import (
     write_description,
     write_ids,
 )
+from pipeline.data.sources import LOG_SUFFIXES, has_parts
 from pipeline.data.spill import Buckets, Records, TimeCuts
 from pipeline.data.split import FRACTIONS, LATER, LOG, TRAIN, VALID, cut, no_times
 from pipeline.files import whole_folder
@@ -43,6 +44,13 @@ ROW = np.dtype([("number", "<i8"), ("time", "<i8"), ("user", "<i4"), ("item", "<
 LABELLED = np.dtype([*ROW.descr, ("part", "i1")])
 SAMPLE = 1 << 18
 """Rows, or a few more, from which the cuts of time are chosen."""
+
+
+def is_log(source: Path) -> bool:
+    """Tell whether ``prepare`` can read what is there: a log, or a folder with parts of one."""
+    if source.is_dir():
+        return has_parts(source)
+    return source.is_file() and source.suffix in LOG_SUFFIXES
 
 
 def prepare(

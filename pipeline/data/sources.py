@@ -59,11 +59,7 @@ def log_files(source: Path) -> list[Path]:
     if not source.is_dir():
         require_content(source)
         return [source]
-    parts = sorted(
-        path
-        for path in source.iterdir()
-        if path.is_file() and path.suffix in LOG_SUFFIXES and path.name[0] not in "._"
-    )
+    parts = _parts(source)
     suffixes = sorted({path.suffix for path in parts})
     if len(suffixes) != 1:
         raise SparseRecError(
@@ -74,6 +70,19 @@ def log_files(source: Path) -> list[Path]:
     for path in parts:
         require_content(path)
     return parts
+
+
+def has_parts(folder: Path) -> bool:
+    """Tell whether there are parts of a log in a folder."""
+    return bool(_parts(folder))
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix in LOG_SUFFIXES and path.name[0] not in "._"
+    )
 
 
 def open_log_file(path: Path, names: dict[str, str | None], rating: bool) -> LogFile:
