@@ -95,7 +95,7 @@ def evaluate(
         truth = liked[chunk].tocoo()
         held_out[truth.row, truth.col] = True
         hits[start : start + len(chunk)] = np.take_along_axis(held_out, top, axis=1)
-    return _metrics(hits, counts[chosen].astype(np.int64), chosen)
+    return metrics(hits, counts[chosen].astype(np.int64), chosen)
 
 
 def _csr(pairs: Pairs, shape: tuple[int, int]) -> sp.csr_matrix:
@@ -118,7 +118,7 @@ def ndcg_per_user(hits: Bool, relevant: I64, k: int) -> F64:
     return found
 
 
-def _metrics(hits: Bool, relevant: I64, users: I64) -> Quality:
+def metrics(hits: Bool, relevant: I64, users: I64) -> Quality:
     """Turn hit lists (U, k), best first, and counts of relevant items (U,) into averages."""
     per_user = {k: recall_per_user(hits, relevant, k) for k in CUTOFFS}
     ndcg = {k: float(np.mean(ndcg_per_user(hits, relevant, k))) for k in CUTOFFS}

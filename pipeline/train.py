@@ -252,6 +252,8 @@ class Trainer:
 
 
 def _contains(sorted_values: I64, values: I64) -> np.ndarray:
+    if len(sorted_values) == 0:  # a rank may own none of the rows sampled
+        return np.zeros(len(values), np.bool_)
     place = np.minimum(np.searchsorted(sorted_values, values), len(sorted_values) - 1)
     found: np.ndarray = sorted_values[place] == values
     return found
