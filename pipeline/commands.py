@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -81,6 +82,10 @@ def train(
     rating_col: RatingColumn = None,
     min_rating: MinRating = None,
     duplicates: Duplicates = OnDuplicate.ERROR,
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Train on this many processes, by torchrun.", min=1),
+    ] = None,
     **options: Any,
 ) -> None:
     """Train a table on a host and keep the epoch that validation likes best.
@@ -92,6 +97,9 @@ def train(
     """
     from pipeline.data.commands import ensure
     from pipeline.data.datasets import DATASETS, load
+    from pipeline.distributed.launch import launch, under_torchrun
+    from pipeline.distributed.run import together
+    from pipeline.distributed.trainer import check
     from pipeline.fit import fit
     from pipeline.models import MODELS
     from pipeline.recipes import RECIPES
@@ -101,8 +109,12 @@ def train(
     MODELS[model]  # an unknown one fails before any work
     recipe = RECIPES[method.value]()
     recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
-    if dataset in DATASETS:
+    rank_of_many = under_torchrun()
+    if dataset in DATASETS and not rank_of_many:
         ensure(dataset, yes)
+    if ranks is not None and not rank_of_many:
+        check(recipe, ranks)
+        raise typer.Exit(launch(ranks, sys.argv[2:]))
     data_set = load(
         dataset,
         user_col=user_col,
@@ -115,15 +127,20 @@ def train(
     split = data_set.split(recipe.seed, protocol.value)
     out = out or Path("runs") / f"{data_set.name}-{method.value}"
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.safetensors"
-    if fresh:
-        checkpoint.unlink(missing_ok=True)
+    checkpoint = out / ("checkpoint" if rank_of_many else "checkpoint.safetensors")
     try:
-        with bars() as progress:
-            fitted = fit(recipe, split, checkpoint, progress)
+        if rank_of_many:
+            fitted = together(recipe, split, out, fresh)
+        else:
+            if fresh:
+                checkpoint.unlink(missing_ok=True)
+            with bars() as progress:
+                fitted = fit(recipe, split, checkpoint, progress)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
         raise typer.Exit(130) from None
+    if fitted is None:
+        return  # not the first rank
     save_run(out, data_set.name, data_set.source_sha256, recipe, split, fitted)
     _show(out, fitted)
 
