@@ -114,7 +114,7 @@ def train(
         ensure(dataset, yes)
     if ranks is not None and not rank_of_many:
         check(recipe, ranks)
-        raise typer.Exit(launch(ranks, sys.argv[2:]))
+        launch(ranks, sys.argv[2:])
     data_set = load(
         dataset,
         user_col=user_col,

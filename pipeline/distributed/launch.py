@@ -1,29 +1,29 @@
-"""``sparserec train --ranks``: start this command again as several ranks, by torchrun."""
+"""``sparserec train --ranks``: this command again as several ranks, by torchrun."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from typing import NoReturn
 
 RESTARTS = 3
 """Times that torchrun starts all ranks again, from the last checkpoint, after one died."""
 
 
-def launch(ranks: int, arguments: list[str]) -> int:
-    """Run ``sparserec train`` with these arguments on so many ranks of this machine.
+def launch(ranks: int, arguments: list[str]) -> NoReturn:
+    """Become torchrun with so many ranks of ``sparserec train`` on this machine.
 
-    Returns:
-        The exit code, 0 where the run is finished.
+    Nothing is left between the user and torchrun, so that a signal, or a kill, means it.
+
+    Args:
+        ranks: processes.
+        arguments: of ``sparserec train``.
     """
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     torchrun += [f"--max-restarts={RESTARTS}", "-m", "pipeline.distributed"]
-    with subprocess.Popen([sys.executable, "-m", *torchrun, *arguments]) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue  # the terminal tells torchrun too, which ends the ranks
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # what torchrun would set, with a warning
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", *torchrun, *arguments])
 
 
 def under_torchrun() -> bool:
