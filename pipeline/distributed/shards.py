@@ -138,9 +138,9 @@ def load(
 
 def _overlap(old: I64, source: int, new: I64, rank: int) -> tuple[int, int]:
     """Give the part of an old range that is in a new one, counted from the old one's start."""
-    start = max(old[source], new[rank])
-    stop = max(start, min(old[source + 1], new[rank + 1]))
-    return int(start - old[source]), int(stop - old[source])
+    first, last = old[source : source + 2]
+    start, stop = np.clip(new[rank : rank + 2], first, last)
+    return int(start - first), int(stop - first)
 
 
 def _whole(name: str) -> bool:
@@ -161,13 +161,28 @@ def _slice(file: Any, start: int, stop: int, shift: int) -> Part:
         of_entry = [f"{prefix}cols", f"{prefix}vals"]
         of_entry += [name for name in names if name.startswith("state.") and not prefix]
         for name in of_entry:
-            found[name] = file.get_slice(name)[first:last]
+            found[name] = _part(file, name, first, last)
     sampled = file.get_tensor("sampled")
     low, high = np.searchsorted(sampled, [start, stop])
     found["sampled"] = sampled[low:high] + shift
-    sums = file.get_slice("sums")
-    found["sums"] = sums[low:high] if sums.get_shape()[0] else file.get_tensor("sums")
+    # In a window's first step nothing was added to the sums, and they have no rows.
+    found["sums"] = _part(file, "sums", *((low, high) if _length(file, "sums") else (0, 0)))
     found["norms"] = file.get_tensor("norms")
+    return found
+
+
+def _length(file: Any, name: str) -> int:
+    return int(file.get_slice(name).get_shape()[0])
+
+
+def _part(file: Any, name: str, start: int, stop: int) -> np.ndarray:
+    """Read [start, stop) of a tensor's first dimension; safetensors refuses 0:0 of nothing."""
+    if start < stop:
+        found: np.ndarray = file.get_slice(name)[start:stop]
+    elif _length(file, name):
+        found = file.get_slice(name)[0:0]
+    else:
+        found = file.get_tensor(name)
     return found
 
 

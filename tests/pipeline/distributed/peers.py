@@ -31,7 +31,7 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         for process in processes:
             process.join()
     failed = [answer for worked, answer in answers if not worked]
-    assert not failed, failed[0]
+    assert not failed, "\n".join(failed)
     return [answer for _, answer in answers]
 
 
