@@ -8,8 +8,6 @@ neighbourhood, as on a device, these two look at its tile alone as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +20,10 @@ from pipeline.losses import LossName, batch_loss
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Tile
 from pipeline.table import F32, I64, PackedTable
+from pipeline.threads import one_thread
+
+SMALL_BATCH = 4096
+"""Fewer examples make a tile that is too small to share between threads."""
 
 CPU = torch.device("cpu")
 
@@ -92,7 +94,7 @@ def tile_gradients(
     """
     rows, inverse = np.unique(slots, return_inverse=True)
     values, _, found = table.gather(rows)
-    with _one_thread(size):
+    with one_thread(size < SMALL_BATCH):
         tile = torch.from_numpy(values).to(objective.device).requires_grad_()
         weights = _leaves(dense, objective.device)
         loss = objective.value(tile, tile, inverse, weights, size)
@@ -166,7 +168,7 @@ def sampled_gradients(
     rows, inverse = rows[rows >= 0], inverse - int(rows[0] < 0)
     values, _, found = table.gather(rows)
     model, lists = MODELS[objective.model], tile.lists()
-    with _one_thread(size):
+    with one_thread(size < SMALL_BATCH):
         distinct = torch.from_numpy(values).requires_grad_()
         # A slot of padding reads any row: its weights are 0 in all lists.
         slots = F.embedding(torch.from_numpy(np.maximum(inverse, 0)), distinct)
@@ -193,22 +195,3 @@ def _add_rows(total: F32, total_rows: I64, added: F32, added_rows: I64) -> None:
     """Add the rows that two ascending lists share."""
     _, here, there = np.intersect1d(total_rows, added_rows, assume_unique=True, return_indices=True)
     total[here] += added[there]
-
-
-SMALL_BATCH = 4096
-
-
-@contextmanager
-def _one_thread(size: int) -> Iterator[None]:
-    """Keep PyTorch to one thread for a small batch: its tile is too small to share.
-
-    Measured with 1,024 triples at d = 64 on 2 cores that other work kept busy: a step of 3.5 ms
-    took 200 ms on two threads, which spin while they wait for each other.
-    """
-    threads = torch.get_num_threads()
-    if size < SMALL_BATCH:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

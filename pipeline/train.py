@@ -84,7 +84,7 @@ class Trainer:
     """Trains a packed table step by step; ``step`` counts the steps done.
 
     Attributes:
-        table: replaced at each exchange, changed in place otherwise.
+        table: changed in place.
         sampler: draws the examples.
         config: of a step.
         schedule: of the mask updates; None keeps the mask.
@@ -226,20 +226,16 @@ class Trainer:
         fraction = schedule.fraction_after(self.step)
         if fraction == 0:
             return
-        floor, window = self.config.floor, self.step // schedule.window
+        self.__dict__.pop("_blocks", None)  # stale once entries move, and not held while they do
+        table, state, floor = self.table, self.state, self.config.floor
         if self.config.grow == "set":
-            changed = regrow_at_random(
-                self.table, fraction, floor, self.state, self.sampler.seed, window
-            )
+            seed, window = self.sampler.seed, self.step // schedule.window
+            self.exchanged += regrow_at_random(table, fraction, floor, state, seed, window)
         elif self.config.grow == "rigl":
-            changed = regrow_by_gradient(
-                self.table, found.rows, found.whole, fraction, floor, self.state
-            )
+            rows, grads = found.rows, found.whole
+            self.exchanged += regrow_by_gradient(table, rows, grads, fraction, floor, state)
         else:
-            changed = exchange(self.table, self.sampled, self.sums, fraction, floor, self.state)
-        table, state, count = changed
-        self.replace_table(table, state)
-        self.exchanged += count
+            self.exchanged += exchange(table, self.sampled, self.sums, fraction, floor, state)
 
     def _accumulate(self, found: Gradients) -> None:
         if len(self.sums) == 0:  # not before, so that an instant gradient needs no window of it

@@ -34,18 +34,25 @@ class Batch(
     val size = IntArray(slots)
     val sampledPlace = IntArray(slots)
 
+    /** The numbers of the rows in S are the first [numSampled] of [sampledNumbers]. */
+    val sampledNumbers = IntArray(slots)
+    var numSampled = 0
+        private set
+
     /** Packed entries: those of row k begin at [firstEntry]`[k]`. */
     var numEntries = 0
         private set
     private val firstEntry = IntArray(slots)
 
     /** Of each packed entry: its place in the tile, in the row's first slot, and its value. */
-    val places = IntArray(slots * dim)
-    val values = FloatArray(slots * dim)
+    var places = IntArray(0)
+        private set
+    var values = FloatArray(0)
+        private set
 
     /** The same for each of the optimizer's numbers. */
     private val stateBuffers = states.toTypedArray()
-    val states = Array(states.size) { FloatArray(slots * dim) }
+    val states = Array(states.size) { FloatArray(0) }
 
     /** A few lines of the tile, small enough for the innermost cache. */
     private val rows = FloatArray(LINES * dim)
@@ -61,8 +68,9 @@ class Batch(
     fun gather(sampled: SampledRows) {
         number()
         locate(sampled)
-        pack()
+        makeRoom()
         fillTile()
+        flagSampled()
     }
 
     /** Adds the lines of [gradients] (T, d) of a row in the row's first slot, in slot order. */
@@ -98,39 +106,36 @@ class Batch(
      * read, so that the accesses to many rows are under way at once: a big table is in no cache.
      */
     private fun locate(sampled: SampledRows) {
+        var entries = 0
+        var inS = 0
         for (k in 0 until numRows) {
             val row = rowOf[firstSlot[k]]
-            start[k] = table.start(row)
-            size[k] = table.end(row) - start[k]
+            val from = table.start(row)
+            start[k] = from
+            size[k] = table.end(row) - from
+            firstEntry[k] = entries
+            entries += size[k]
             sampledPlace[k] = sampled.place(row)
+            sampledNumbers[inS] = k
+            inS += sampledPlace[k] ushr Int.SIZE_BITS - 1 xor 1
         }
+        numEntries = entries
+        numSampled = inS
         touchEntries()
     }
 
     /** Has the rows' entries brought near: before they are read, and again before they change. */
     private fun touchEntries() {
         val last = table.nnz - 1
-        for (k in 0 until numRows) {
-            touched += table.touch(minOf(start[k], last))
-        }
+        for (k in 0 until numRows) touched += table.touch(minOf(start[k], last))
     }
 
-    /** Reads the rows' entries. */
-    private fun pack() {
-        var entry = 0
-        for (k in 0 until numRows) {
-            val line = firstSlot[k] * dim
-            val from = start[k]
-            firstEntry[k] = entry
-            table.read(rowOf[firstSlot[k]], from, size[k], values, entry)
-            for (state in states.indices) {
-                for (j in 0 until size[k]) {
-                    states[state][entry + j] = stateBuffers[state].get(from + j)
-                }
-            }
-            for (j in from until from + size[k]) places[entry++] = line + table.col(j)
-        }
-        numEntries = entry
+    private fun makeRoom() {
+        if (numEntries <= values.size) return
+        val room = minOf(numEntries + numEntries / SPARE, slots * dim)
+        places = IntArray(room)
+        values = FloatArray(room)
+        for (state in states.indices) states[state] = FloatArray(room)
     }
 
     /** Writes the entries into the table; what is rounded is rounded by draws of [noise]. */
@@ -148,7 +153,7 @@ class Batch(
         }
     }
 
-    /** Writes the program's inputs, a few lines at a time. */
+    /** Reads the rows' entries and writes them into the program's inputs, a few lines at a time. */
     private fun fillTile() {
         program.rows.rewind()
         program.mask.rewind()
@@ -157,11 +162,40 @@ class Batch(
             val lines = minOf(LINES, slots - first)
             rows.fill(0f)
             mask.fill(0f)
-            for (slot in first until first + lines) if (numberOf[slot] >= 0) fillLine(slot, first)
+            for (slot in first until first + lines) {
+                val number = numberOf[slot]
+                if (number < 0) continue
+                if (firstSlot[number] == slot) read(number)
+                fillLine(number, (slot - first - firstSlot[number]) * dim)
+            }
             program.rows.put(rows, 0, lines * dim)
             program.mask.put(mask, 0, lines * dim)
             first += lines
         }
+    }
+
+    /** Reads the entries of row [k]. */
+    private fun read(k: Int) {
+        val from = start[k]
+        val to = firstEntry[k]
+        val line = firstSlot[k] * dim
+        table.read(rowOf[firstSlot[k]], from, size[k], values, to)
+        for (j in 0 until size[k]) places[to + j] = line + table.col(from + j)
+        for (state in states.indices) {
+            val numbers = states[state]
+            for (j in 0 until size[k]) numbers[to + j] = stateBuffers[state].get(from + j)
+        }
+    }
+
+    /** Writes row [k] into the lines under way, [shift] away from its places in the tile. */
+    private fun fillLine(k: Int, shift: Int) {
+        for (entry in firstEntry[k] until firstEntry[k] + size[k]) {
+            rows[places[entry] + shift] = values[entry]
+            mask[places[entry] + shift] = 1f
+        }
+    }
+
+    private fun flagSampled() {
         for (slot in 0 until slots) {
             val number = numberOf[slot]
             sampledFlags[slot] = if (number >= 0 && sampledPlace[number] >= 0) 1f else 0f
@@ -170,18 +204,11 @@ class Batch(
         program.sampled.put(sampledFlags)
     }
 
-    /** Writes [slot]'s row into the lines that begin with slot [first]. */
-    private fun fillLine(slot: Int, first: Int) {
-        val number = numberOf[slot]
-        val shift = (slot - first - firstSlot[number]) * dim
-        for (entry in firstEntry[number] until firstEntry[number] + size[number]) {
-            rows[places[entry] + shift] = values[entry]
-            mask[places[entry] + shift] = 1f
-        }
-    }
-
     private companion object {
         /** Slots whose lines are made together. */
         const val LINES = 16
+
+        /** A part of the entries is left for a batch with more. */
+        const val SPARE = 4
     }
 }

@@ -42,8 +42,7 @@ class Exchange(
     private val weakest = Smallest()
     private val repacking = Repacking(table, states)
 
-    /** Of one row: its values, and their keys. */
-    private val values = FloatArray(dim)
+    /** Of one row's values. */
     private val keys = IntArray(dim)
 
     /** Exchanges [fraction] of the active entries of [sampled]; returns how many they were. */
@@ -63,56 +62,58 @@ class Exchange(
         do offerEntries(sampled) while (!weakest.finish())
         repacking.begin(count)
         for (k in 0 until count) {
-            val place = strongest.name(k)
-            repacking.grow(sampled[place / dim], place % dim)
-            repacking.drop(weakest.name(k))
+            val grown = strongest.name(k)
+            val dropped = weakest.name(k)
+            repacking.grow(sampled[grown / dim], grown % dim)
+            repacking.drop(sampled[dropped / dim], dropped % dim)
         }
         repacking.run()
         return count
     }
 
-    /** Offers the inactive places that have a sum, called `place * d + col`. */
+    /**
+     * Offers the inactive places that have a sum, called `place * d + col`. A sum of 0 is none, so
+     * those of active places are set to it.
+     */
     private fun offerSums(sampled: SampledRows, sums: GradientSums) {
         for (place in 0 until sampled.size) {
-            if (sums.start(place) >= 0) offerInactive(sampled[place], sums, place)
-        }
-    }
-
-    private fun offerInactive(row: Int, sums: GradientSums, place: Int) {
-        val values = sums.values
-        val start = sums.start(place)
-        val least = Smallest.LARGEST - strongest.limit
-        for (col in 0 until dim) {
-            // Few pass, and a sum of 0 never does, so this comes before the search for the column.
-            val magnitude = magnitude(values[start + col])
-            if (magnitude > least && !isActive(row, col)) {
-                strongest.offer(Smallest.LARGEST - magnitude, place * dim + col)
+            if (!sums.has(place)) continue
+            val values = sums.chunk(place)
+            val start = sums.start(place)
+            val row = sampled[place]
+            for (entry in table.start(row) until table.end(row)) {
+                values[start + table.col(entry)] = 0f
             }
+            offerSums(values, start, place * dim)
         }
     }
 
-    private fun isActive(row: Int, col: Int): Boolean {
-        for (entry in table.start(row) until table.end(row)) {
-            if (table.col(entry) == col) return true
+    private fun offerSums(values: FloatArray, start: Int, name: Int) {
+        val least = Smallest.LARGEST - strongest.limit // 0 where all but 0 may pass
+        for (col in 0 until dim) {
+            val magnitude = PackedTable.magnitude(values[start + col])
+            if (magnitude > least) strongest.offer(Smallest.LARGEST - magnitude, name + col)
         }
-        return false
     }
 
-    /** Offers the entries that may go, called by their places in the table. */
+    /** Offers the entries that may go; the k-th of a row is called `place * d + k`. */
     private fun offerEntries(sampled: SampledRows) {
         for (place in 0 until sampled.size) {
-            val start = table.start(sampled[place])
-            val size = table.end(sampled[place]) - start
-            var weak = 0
-            table.read(sampled[place], start, size, values, 0)
-            for (k in 0 until size) {
-                keys[k] = magnitude(values[k])
-                if (keys[k] < weakest.limit) weak++
-            }
-            if (weak == 0) continue
-            repeat(minOf(weak, keep - (size - weak))) { protectStrongest(size) }
-            for (k in 0 until size) weakest.offer(keys[k], start + k)
+            val row = sampled[place]
+            val start = table.start(row)
+            val size = table.end(row) - start
+            table.readMagnitudes(row, start, size, keys)
+            protect(size)
+            weakest.offer(keys, size, place * dim)
         }
+    }
+
+    /** Takes the strongest of a row's [size] keys out, if it would keep too few with none. */
+    private fun protect(size: Int) {
+        val limit = weakest.limit
+        var weak = 0
+        for (k in 0 until size) weak += keys[k] - limit ushr Int.SIZE_BITS - 1 // 1 if below
+        repeat(minOf(weak, keep - (size - weak))) { protectStrongest(size) }
     }
 
     /** Of the keys below the limit, takes the largest out, of equal ones the last. */
@@ -124,7 +125,4 @@ class Exchange(
         }
         keys[strongest] = Int.MAX_VALUE
     }
-
-    /** The bits of |value|, which are ordered as the absolute values are. */
-    private fun magnitude(value: Float): Int = value.toRawBits() and Int.MAX_VALUE
 }

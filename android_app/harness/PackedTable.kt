@@ -28,8 +28,12 @@ class PackedTable(
     val rowPtr: IntBuffer = rowPtrBytes.asIntBuffer()
 
     private val floats: FloatBuffer = valBytes.asFloatBuffer()
+    private val floatBits: IntBuffer = valBytes.asIntBuffer()
     private val halves: ShortBuffer = valBytes.asShortBuffer()
     private val scales: FloatBuffer? = scaleBytes?.asFloatBuffer()
+
+    /** Values of one row. */
+    private val decoded = FloatArray(dim)
 
     val numRows: Int get() = rowPtr.capacity() - 1
 
@@ -77,6 +81,19 @@ class PackedTable(
         }
     }
 
+    /**
+     * Reads the bits of the absolute values, which are ordered as these are, of [row] from [start]
+     * on into [to].
+     */
+    fun readMagnitudes(row: Int, start: Int, size: Int, to: IntArray) {
+        if (precision == Precision.FLOAT32) {
+            for (k in 0 until size) to[k] = floatBits.get(start + k) and Int.MAX_VALUE
+        } else {
+            read(row, start, size, decoded, 0)
+            for (k in 0 until size) to[k] = magnitude(decoded[k])
+        }
+    }
+
     /** Has [entry] brought near; the result keeps that from being left out. */
     fun touch(entry: Int): Int = col(entry) + valBytes.get(entry * precision.dtype.bytes)
 
@@ -96,6 +113,9 @@ class PackedTable(
 
     companion object {
         private const val MAX_INT8 = 127
+
+        /** The bits of |value|. */
+        fun magnitude(value: Float): Int = value.toRawBits() and Int.MAX_VALUE
 
         /** Maps a table from a bundle or a checkpoint and checks it against [manifest]. */
         fun read(file: String, tensors: Safetensors, manifest: Manifest): PackedTable {

@@ -19,12 +19,19 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         .plus(cols)
         .toTypedArray()
 
+    /** Of each entry to drop: its row, and which of the table's entries it is. */
+    private var droppedRows = IntArray(0)
     private var dropped = IntArray(0)
 
     /** Of each entry to grow: its row, its column, and the entry before which it comes. */
     private var grownRows = IntArray(0)
     private var grownCols = ByteArray(0)
     private var grownPlaces = IntArray(0)
+    /** Of a block of rows: where they end, and by how much they grow. */
+    private val rowEnds = table.rowPtr.duplicate()
+    private val ends = IntArray(BLOCK)
+    private val changes = IntArray(BLOCK)
+
     private var numDropped = 0
     private var numGrown = 0
 
@@ -42,6 +49,7 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
     /** Begins a change by [count] entries. */
     fun begin(count: Int) {
         if (dropped.size < count) {
+            droppedRows = IntArray(count)
             dropped = IntArray(count)
             grownRows = IntArray(count)
             grownCols = ByteArray(count)
@@ -51,9 +59,10 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         numGrown = 0
     }
 
-    /** The entry at [place] shall go; they come in ascending order. */
-    fun drop(place: Int) {
-        dropped[numDropped++] = place
+    /** The [k]-th entry of [row], from 0, shall go; they come in ascending order. */
+    fun drop(row: Int, k: Int) {
+        droppedRows[numDropped] = row
+        dropped[numDropped++] = table.start(row) + k
     }
 
     /** ([row], [col]), which is not there, shall be there as zero; they come in ascending order. */
@@ -131,15 +140,28 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         windowEnd = end
     }
 
+    /** Shifts the pointers by what went and came before them, a block at a time. */
     private fun movePointers() {
-        val rowPtr = table.rowPtr
         var drops = 0
         var grows = 0
-        for (row in 0 until table.numRows) {
-            val end = rowPtr.get(row + 1)
-            while (drops < numDropped && dropped[drops] < end) drops++
-            while (grows < numGrown && grownRows[grows] == row) grows++
-            rowPtr.put(row + 1, end + grows - drops)
+        var shift = 0
+        var first = 0
+        while (first < table.numRows) {
+            val end = minOf(table.numRows, first + BLOCK)
+            changes.fill(0)
+            while (grows < numGrown && grownRows[grows] < end) changes[grownRows[grows++] - first]++
+            while (drops < numDropped && droppedRows[drops] < end) {
+                changes[droppedRows[drops++] - first]--
+            }
+            rowEnds.position(first + 1)
+            rowEnds.get(ends, 0, end - first)
+            for (k in 0 until end - first) {
+                shift += changes[k]
+                ends[k] += shift
+            }
+            rowEnds.position(first + 1)
+            rowEnds.put(ends, 0, end - first)
+            first = end
         }
     }
 

@@ -141,12 +141,9 @@ class ShardTrainer(Trainer):
         fraction = schedule.fraction_after(self.step)
         if fraction == 0:
             return
-        ranks, floor = self._peers()[0], self.config.floor
-        table, state, count = exchange(
-            ranks, self.table, self.sampled, self.sums, fraction, floor, self.state
-        )
-        self.replace_table(table, state)
-        self.exchanged += count
+        shard = self.table, self.sampled, self.sums
+        floor = self.config.floor
+        self.exchanged += exchange(self._peers()[0], *shard, fraction, floor, self.state)
 
 
 def first_distinct(ranks: Ranks, partition: Partition, drawn: Drawn, size: int) -> I64:

@@ -45,6 +45,18 @@ def test_all_scores_are_the_pairs_scores(name: ModelName) -> None:
         torch.testing.assert_close(table[0, a], pairs, atol=1e-5, rtol=1e-5)
 
 
+def test_neumf_by_blocks_is_the_pairs_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that fit, that do not, and one that holds everything."""
+    neumf, dense = MODELS["neumf"], dense_of("neumf")
+    users, items = torch.randn(5, DIM), torch.randn(11, DIM)
+    every = users.repeat_interleave(11, dim=0), items.repeat(5, 1)
+    pairs = neumf.pair_scores(*every, dense).view(5, 11)
+    for block in (1, 4, 11, 2048):
+        monkeypatch.setattr(neumf, "BLOCK", block)
+        found = neumf.catalogue_scores(users, items, dense)  # type: ignore[attr-defined]
+        torch.testing.assert_close(found, pairs, atol=1e-5, rtol=1e-5)
+
+
 def test_mf_is_the_inner_product() -> None:
     users, items = torch.randn(5, DIM), torch.randn(5, DIM)
     expected = torch.tensor([float(u @ i) for u, i in zip(users, items, strict=True)])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.reproduce.cells import LEARNING_RATES, PENALTIES, Cell, recipe_of
+from pipeline.reproduce.cells import LEARNING_RATES, Cell, budget_of, recipe_of
 from pipeline.reproduce.grids import tuning
 from pipeline.reproduce.records import append, load_hits, read
 from pipeline.reproduce.runner import Options, parse_budget, pending, run, selected
@@ -42,7 +42,7 @@ def settle(results: Path, cell: Cell) -> None:
 
 def test_a_cell_is_tuned_run_and_recorded_once(tmp_path: Path) -> None:
     how = options(tmp_path, jobs=2)
-    points = len(LEARNING_RATES) * len(PENALTIES)
+    points = len(LEARNING_RATES) * len(budget_of("lastfm").penalties)
     assert [cell.experiment for cell in pending([CELL], how)] == ["tune"] * points + ["domains"]
     told: list[str] = []
     outcome = run([CELL], how, say=told.append)
