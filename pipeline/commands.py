@@ -86,6 +86,9 @@ def train(
         int | None,
         typer.Option(help="Train on this many processes, by torchrun.", min=1),
     ] = None,
+    compute: Annotated[
+        str, typer.Option(help="Where gradients are computed: cpu, cuda or cuda:N.")
+    ] = "cpu",
     **options: Any,
 ) -> None:
     """Train a table on a host and keep the epoch that validation likes best.
@@ -95,6 +98,7 @@ def train(
 
     Example: sparserec train ml-100k --density 0.1 --out runs/first
     """
+    from pipeline.compute import device_for
     from pipeline.data.commands import ensure
     from pipeline.data.datasets import DATASETS, load
     from pipeline.distributed.launch import launch, under_torchrun
@@ -109,6 +113,7 @@ def train(
     MODELS[model]  # an unknown one fails before any work
     recipe = RECIPES[method.value]()
     recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
+    device = device_for(compute, model)
     rank_of_many = under_torchrun()
     if dataset in DATASETS and not rank_of_many:
         ensure(dataset, yes)
@@ -130,12 +135,12 @@ def train(
     checkpoint = out / ("checkpoint" if rank_of_many else "checkpoint.safetensors")
     try:
         if rank_of_many:
-            fitted = together(recipe, split, out, fresh)
+            fitted = together(recipe, split, out, fresh, device)
         else:
             if fresh:
                 checkpoint.unlink(missing_ok=True)
             with bars() as progress:
-                fitted = fit(recipe, split, checkpoint, progress)
+                fitted = fit(recipe, split, checkpoint, progress, device=device)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
         raise typer.Exit(130) from None

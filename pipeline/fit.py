@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.backward import CPU
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
 from pipeline.evaluate import NOT_TESTED, Quality, evaluate
@@ -120,6 +122,7 @@ def fit(
     progress: report.Progress = report.silent,
     start: PackedTable | None = None,
     observe: Callable[[Trainer], dict[str, float]] | None = None,
+    device: torch.device = CPU,
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -130,6 +133,7 @@ def fit(
         progress: gets epochs done, with the last validation Recall@20.
         start: what ``initial_table`` gives for this recipe, if the caller has it already.
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
+        device: where gradients are computed; see ``pipeline.compute``.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
@@ -138,6 +142,7 @@ def fit(
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
     trainer, steps_per_epoch = trainer_of(recipe, split, start or initial_table(recipe, split))
+    trainer.device = device
     fingerprint = fingerprint_of(recipe, split)
     state = Progress()
     if checkpoint is not None and checkpoint.exists():

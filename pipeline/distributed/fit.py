@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.checkpoint import Progress, load_checkpoint
@@ -53,6 +54,7 @@ def fit(
     split: Split,
     out: Path,
     progress: report.Progress = report.silent,
+    device: torch.device = CPU,
 ) -> Fitted | None:
     """Train by ``recipe`` on all ranks, evaluating on validation after each epoch.
 
@@ -64,6 +66,7 @@ def fit(
             SIGTERM; any number of ranks goes on from it, or from a single process's
             ``checkpoint.safetensors``.
         progress: as there.
+        device: where this rank computes gradients.
 
     Returns:
         At the first rank what ``pipeline.fit.fit`` returns, else None.
@@ -83,6 +86,7 @@ def fit(
         ranks.wait()
         trainer, state = _resumed(ranks, folder, fingerprint, recipe, split)
         assert trainer.partition is not None
+        trainer.device = device
         steps_per_epoch = _steps_per_epoch(recipe, split)
         while not finished(recipe, state):
             end = (len(state.history) + 1) * steps_per_epoch

@@ -17,7 +17,9 @@ from pipeline.recipes import Recipe
 from sparserec import progress as report
 
 
-def together(recipe: Recipe, split: Split, out: Path, fresh: bool) -> Fitted | None:
+def together(
+    recipe: Recipe, split: Split, out: Path, fresh: bool, device: torch.device
+) -> Fitted | None:
     """Train with the ranks that torchrun started; see ``pipeline.distributed.fit.fit``.
 
     Args:
@@ -25,8 +27,9 @@ def together(recipe: Recipe, split: Split, out: Path, fresh: bool) -> Fitted | N
         split: of the data.
         out: folder of the run.
         fresh: start over where there is a checkpoint.
+        device: where this rank computes gradients: on a GPU, ranks talk over nccl, else gloo.
     """
-    with joined(torch.device("cpu")) as ranks:
+    with joined(device) as ranks:
         # Not when torchrun starts the ranks again: what they saved is of this very run.
         if fresh and ranks.rank == 0 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             shutil.rmtree(out / "checkpoint", ignore_errors=True)
@@ -34,7 +37,7 @@ def together(recipe: Recipe, split: Split, out: Path, fresh: bool) -> Fitted | N
         ranks.wait()
         try:
             with report.bars() if ranks.rank == 0 else nullcontext(report.silent) as progress:
-                return fit(ranks, recipe, split, out, progress)
+                return fit(ranks, recipe, split, out, progress, device)
         except KeyboardInterrupt:
             if ranks.rank:
                 raise SystemExit(130) from None  # the first rank says it

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.backward import Gradients, Objective, tile_gradients
+from pipeline.backward import Gradients, tile_gradients
 from pipeline.distributed.exchange import exchange
 from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks
@@ -95,13 +95,12 @@ class ShardTrainer(Trainer):
     def _gradients(self, slots: I64) -> Gradients:
         """Fetch the rows of this rank's examples, differentiate, and add up at the owners."""
         (ranks, partition), config, (_, size) = self._peers(), self.config, self._share()
-        objective = Objective(config.model, config.loss, config.l2, self.sampler.known_items)
         looked = np.zeros(self.table.num_rows, np.bool_)
         if self._looks():
             looked[self.sampled] = True
         rows, inverse = np.unique(slots, return_inverse=True)
         fetched, place = fetch(ranks, partition, self.table, looked, rows)
-        found = tile_gradients(objective, fetched.table, place[inverse], self.dense, size)
+        found = tile_gradients(self._objective, fetched.table, place[inverse], self.dense, size)
         found = _scaled(found, size / config.batch_size)
         found = give_back(ranks, self.table, looked, fetched, found)
         return self._with_totals(found)
