@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.backward import CPU
 from pipeline.checkpoint import Progress, load_checkpoint
 from pipeline.data.split import Split
 from pipeline.distributed import shards
