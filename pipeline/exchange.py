@@ -245,7 +245,7 @@ def repack(
         cols: int64 (n,), theirs; (row, col) ascend. None is active now.
         starts: float32 (n,) by the state's names: what theirs is, where it is not 0.
     """
-    at = _where_to(table, rows, cols)
+    at = where_to(table, rows, cols)
     at -= np.searchsorted(dropped, at)
     _move(table.cols, dropped, at, cols.astype(np.uint8))
     zeros = np.zeros(len(at), np.float32)
@@ -258,7 +258,7 @@ def repack(
         part += grown - np.searchsorted(dropped, part)
 
 
-def _where_to(table: PackedTable, rows: I64, cols: I64) -> I64:
+def where_to(table: PackedTable, rows: I64, cols: I64) -> I64:
     """Find the places (n,) of ``table.vals`` before which the entries that grow belong."""
     at = np.empty(len(rows), np.int64)
     for start in range(0, len(rows), CHUNK_ROWS):

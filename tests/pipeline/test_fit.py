@@ -15,8 +15,7 @@ from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from pipeline.data.logs import write_csv
 from pipeline.data.split import Split, temporal_split
 from pipeline.data.synthetic import generate
-from pipeline.fit import Fitted, fit, initial_table
-from pipeline.fit import _trainer as trainer_of
+from pipeline.fit import Fitted, fit, initial_table, trainer_of
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
 from sparserec.errors import SparseRecError
