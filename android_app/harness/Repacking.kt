@@ -27,6 +27,7 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
     private var grownRows = IntArray(0)
     private var grownCols = ByteArray(0)
     private var grownPlaces = IntArray(0)
+
     /** Of a block of rows: where they end, and by how much they grow. */
     private val rowEnds = table.rowPtr.duplicate()
     private val ends = IntArray(BLOCK)
