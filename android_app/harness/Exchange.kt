@@ -31,16 +31,18 @@ class Schedule(training: Manifest.Training) {
  * ones wins, and nothing needs to be sorted.
  *
  * @param states float32 (nnz,) each: optimizer state, which moves with its entries
+ * @param secondMoment the same, but new entries start at their row's mean
  */
 class Exchange(
     private val table: PackedTable,
     private val keep: Int,
     states: List<ByteBuffer> = emptyList(),
+    secondMoment: ByteBuffer? = null,
 ) {
     private val dim = table.dim
     private val strongest = Smallest()
     private val weakest = Smallest()
-    private val repacking = Repacking(table, states)
+    private val repacking = Repacking(table, states, secondMoment)
 
     /** Of one row's values. */
     private val keys = IntArray(dim)

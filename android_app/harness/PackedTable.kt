@@ -29,6 +29,10 @@ class PackedTable(
 
     private val floats: FloatBuffer = valBytes.asFloatBuffer()
     private val floatBits: IntBuffer = valBytes.asIntBuffer()
+
+    /** The same as [cols] and [floats], with positions, which runs are read from. */
+    private val colsRun: ByteBuffer = cols.duplicate()
+    private val floatsRun: FloatBuffer = floats.duplicate()
     private val halves: ShortBuffer = valBytes.asShortBuffer()
     private val scales: FloatBuffer? = scaleBytes?.asFloatBuffer()
 
@@ -84,6 +88,25 @@ class PackedTable(
         } else {
             read(row, start, size, decoded, 0)
             for (k in 0 until size) to[k] = decoded[k].toRawBits() and Int.MAX_VALUE
+        }
+    }
+
+    /**
+     * Reads the entries of [count] rows from [first] on: where each row's begin, from 0, into [ptr]
+     * (count + 1), and their columns and values.
+     */
+    fun readRows(first: Int, count: Int, ptr: IntArray, cols: ByteArray, values: FloatArray) {
+        val start = start(first)
+        for (k in 0..count) ptr[k] = rowPtr.get(first + k) - start
+        colsRun.position(start)
+        colsRun.get(cols, 0, ptr[count])
+        if (precision == Precision.FLOAT32) {
+            floatsRun.position(start)
+            floatsRun.get(values, 0, ptr[count])
+        } else {
+            for (k in 0 until count) {
+                read(first + k, start + ptr[k], ptr[k + 1] - ptr[k], values, ptr[k])
+            }
         }
     }
 

@@ -33,8 +33,10 @@ class ScoredRows(private val table: PackedTable, private val program: ScoreProgr
         program.user.put(line)
     }
 
-    override fun fillItems(firstRow: Int) =
-        unpacked.fill(program.items, program.chunk) { firstRow + it }
+    override fun fillItems(firstRow: Int) = fillItems(program.chunk) { firstRow + it }
+
+    /** Puts the [count] rows that [rowOf] names into the program. */
+    fun fillItems(count: Int, rowOf: (Int) -> Int) = unpacked.fill(program.items, count, rowOf)
 }
 
 /** Vectors from a sampled neighbourhood, chunk by chunk: docs/formats.md section 3. */

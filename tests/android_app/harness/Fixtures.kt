@@ -66,6 +66,7 @@ fun manifest(
     training: Manifest.Training = training(),
     precision: Precision = Precision.FLOAT32,
     denseSize: Int = 0,
+    model: Manifest.Model = Manifest.Model.MF,
 ) = Manifest(
     bundleId = "test",
     numUsers = numUsers,
@@ -75,7 +76,7 @@ fun manifest(
     dim = dim,
     nnz = nnz,
     floor = 1,
-    model = Manifest.Model.MF,
+    model = model,
     precision = precision,
     denseSize = denseSize,
     training = training,

@@ -46,12 +46,23 @@ class RepackingTest {
             val grown = inactive.shuffled(random).take(count).sortedWith(order)
             val moment = floats(*FloatArray(table.nnz) { 1f + it })
             val numbers = active.withIndex().associate { (k, place) -> place to 1f + k }
-            val repacking = Repacking(table, listOf(moment))
+            val second = floats(*FloatArray(table.nnz) { 2f + 3 * it })
+            val repacking = Repacking(table, listOf(moment), second)
             repacking.change(table, dropped.map { active.indexOf(it) }.sorted(), grown)
             val moved = rows(table).flatMapIndexed { row, of -> of.keys.map { row to it } }
             assertEquals(
                 moved.map { if (it in grown) 0f else numbers.getValue(it) },
                 List(table.nnz) { moment.getFloat(4 * it) },
+            )
+            val means = before.indices.associateWith { row ->
+                val of = active.indices.filter { active[it].first == row }
+                if (of.isEmpty()) 0f else of.map { 2.0 + 3 * it }.average().toFloat()
+            }
+            assertEquals(
+                moved.map {
+                    if (it in grown) means.getValue(it.first) else 2f + 3 * active.indexOf(it)
+                },
+                List(table.nnz) { second.getFloat(4 * it) },
             )
             val expected = before.mapIndexed { row, entries ->
                 entries.filterKeys { row to it !in dropped } +
