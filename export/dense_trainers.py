@@ -2,7 +2,7 @@
 
 Both learn from the very batches that SparseRec's step learns from, with the same loss and plain
 SGD, so on a table whose every entry is active all three have the same losses. docs/formats.md
-section 1.6 says what a bundle with these programs has, docs/sparse-vs-dense.md what is measured.
+section 1.8 says what a bundle with these programs has, docs/sparse-vs-dense.md what is measured.
 """
 
 from __future__ import annotations

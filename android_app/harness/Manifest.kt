@@ -88,12 +88,16 @@ class Manifest(
                 denseSize = denseSize(json),
                 training = training(json.child("training")),
                 programs = json.child("programs").children().mapValues { program(it.value) },
-                files = json.child("files").children().mapValues { (name, entry) ->
-                    checkPlainName(json, name)
-                    FileEntry(entry.text("sha256"), entry.long("bytes", 0..Long.MAX_VALUE))
-                },
+                files = files(json),
             )
         }
+
+        /** The field `files` of [json]: what each file must be. */
+        fun files(json: Fields): Map<String, FileEntry> =
+            json.child("files").children().mapValues { (name, entry) ->
+                checkPlainName(json, name)
+                FileEntry(entry.text("sha256"), entry.long("bytes", 0..Long.MAX_VALUE))
+            }
 
         private fun training(json: Fields): Training {
             val loss = json.choice("loss", Loss.values(), Loss.BPR)

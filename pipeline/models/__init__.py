@@ -75,8 +75,13 @@ class Model(Protocol):
 
 
 PARTS = ("GRAPH", "PAIR_FLOATS", "initial", "propagate", "pair_scores", "scores")
-"""What a model's file defines; it may define ``example_scores`` and
-``example_margins`` too, and take ``recompute`` and ``size``."""
+"""What a model's file defines.
+
+It may define ``example_scores`` and ``example_margins`` too, and take ``recompute`` and ``size``.
+
+``catalogue_scores(users, items, dense)`` is optional too: ``scores`` of (A, w') and (C, w') without
+gradients, in parts as small as suits a host, which calls it with PyTorch on one thread.
+"""
 
 
 class _Models(dict[ModelName, Model]):

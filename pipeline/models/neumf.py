@@ -19,6 +19,8 @@ from pipeline.table import F32
 GRAPH: Literal["none", "linear", "layers"] = "none"
 PAIR_FLOATS = 64
 LAYERS = 3
+BLOCK = 2048
+"""Pairs at a time on a host: their first layer, 256 KiB at d = 64, stays in a core's cache."""
 
 
 def initial(dim: int, seed: int) -> dict[str, F32]:
@@ -108,3 +110,24 @@ def scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
         weight, bias = dense[f"layer{layer}.weight"], dense[f"layer{layer}.bias"]
         hidden = F.relu(F.linear(hidden, weight, bias))
     return (gmf + hidden @ dense["output.mlp"])[None]
+
+
+def catalogue_scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
+    """Score users (A, d) with items (C, d) on a host: float32 (A, C), as ``scores`` does.
+
+    Each side's part of the first layer is made once; the rest is done by blocks of pairs that stay
+    in cache, a pair a column, which the small products are fastest in.
+    """
+    user, item = users.chunk(2, dim=1), items.chunk(2, dim=1)
+    found = (user[0] * dense["output.gmf"]) @ item[0].T
+    left, right = _first_layer(user[1], item[1], dense)
+    weights = [dense[f"layer{layer}.weight"] for layer in range(1, LAYERS)]
+    biases = [dense[f"layer{layer}.bias"][:, None] for layer in range(1, LAYERS)]
+    for start in range(0, len(items), BLOCK):
+        block = right[start : start + BLOCK].T.contiguous()  # (d/2, P)
+        for a in range(len(users)):
+            hidden = (block + left[a, :, None]).relu_()
+            for weight, bias in zip(weights, biases, strict=True):
+                hidden = torch.addmm(bias, weight, hidden).relu_()
+            found[a, start : start + BLOCK] += dense["output.mlp"] @ hidden
+    return found
