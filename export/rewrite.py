@@ -207,8 +207,8 @@ def sum_by_products(graph: GraphModule) -> None:
         if node.target is not _aten.sum.dim_IntList or node.kwargs:
             continue
         lines, dims, *keep = node.args
-        shape = lines.meta["val"].shape
-        if len(shape) != 2 or list(dims) not in ([1], [-1]):
+        shape, dtype = lines.meta["val"].shape, lines.meta["val"].dtype
+        if len(shape) != 2 or list(dims) not in ([1], [-1]) or dtype != torch.float32:
             continue
         with graph.graph.inserting_before(node):
             ones = graph.graph.call_function(
