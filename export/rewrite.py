@@ -200,7 +200,7 @@ def double_the_smaller(graph: GraphModule) -> None:
 def sum_by_products(graph: GraphModule) -> None:
     """Replace the sum of each line of a matrix by its product with a column of ones.
 
-    ExecuTorch's kernel for sums takes 140 ns for a line of 64; that for products is vectorised.
+    ExecuTorch's kernel for sums goes number by number; that for products is vectorised.
     """
     call = _Builder(graph.graph)
     for node in list(graph.graph.nodes):
