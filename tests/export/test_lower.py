@@ -116,17 +116,16 @@ def test_doubling_the_smaller_factor_changes_no_bit() -> None:
 
 
 def test_a_product_twice_among_others_is_made_once() -> None:
-    def among(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    def among(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor]:
         product = x * y
-        return product + (product + z), product.sum(1)
+        return (product + (product + z),)
 
     inputs = (torch.randn(7, 1), torch.randn(7, 5), torch.randn(7, 5))
     plain, lean = _make_fx(among, *inputs), _make_fx(among, *inputs)
     double_the_smaller(lean)
     adds = [node for node in lean.graph.nodes if node.target is torch.ops.aten.add.Tensor]
     assert sorted(node.meta["val"].numel() for node in adds) == [7, 7 * 5]
-    for expected, got in zip(plain(*inputs), lean(*inputs), strict=True):
-        torch.testing.assert_close(expected, got)
+    torch.testing.assert_close(plain(*inputs)[0], lean(*inputs)[0])
 
 
 def test_sums_of_lines_become_products_and_other_sums_stay() -> None:
