@@ -48,7 +48,7 @@ test: setup ## Run all tests, Python's and Kotlin's (with Kotlin's style)
 	cd android_app && $(MVN) verify
 	@if command -v aapt2 >/dev/null; then cd android_app/app && $(MVN) verify; \
 	else echo "the app's tests are skipped: aapt2 is missing (Debian: apt install aapt)"; fi
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 stress: setup ## Kill, corrupt, misbehave, fuzz (KILLS= CASES= DELTAS= FAULTS= FUZZ= SEED=: docs/stress.md)
 	$(BIN)/python -m tests.stress --kills $(KILLS) --cases $(CASES) --deltas $(DELTAS) --faults $(FAULTS) \

@@ -27,6 +27,9 @@ class Command:
 COMMANDS = {
     "data": Command("pipeline.commands", "data", "List and fetch datasets, check your own files."),
     "train": Command("pipeline.commands", "train", "Train a sparse table on a host."),
+    "spark": Command(
+        "pipeline.spark.commands", "app", "Split and factorise on Spark, past one machine."
+    ),
     "reproduce": Command(
         "pipeline.reproduce.commands", "reproduce", "Run the experiments of docs/results again."
     ),

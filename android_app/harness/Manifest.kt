@@ -21,7 +21,13 @@ class Manifest(
     val numRows: Int get() = numUsers + numItems
 
     /** The base recommender; [hasGraph] where a row's vector depends on its neighbours. */
-    enum class Model(val hasGraph: Boolean) { MF(false), NEUMF(false), NGCF(true), LIGHTGCN(true) }
+    /** @param scoresAreProducts of a user's and an item's row of the table */
+    enum class Model(val hasGraph: Boolean, val scoresAreProducts: Boolean = false) {
+        MF(false, true),
+        NEUMF(false),
+        NGCF(true),
+        LIGHTGCN(true),
+    }
 
     /** How the device trains: `manifest.training`. */
     class Training(
