@@ -139,7 +139,7 @@ def _iterate(matrix: Any, w: Any, h: F32) -> tuple[Any, F32]:
     new = _kept(matrix.zip(w).map(lambda pair: update_rows(pair[0], pair[1], shared.value)))
     cross, square = matrix.zip(new).map(lambda pair: sums(*pair)).treeReduce(_add)
     w.unpersist()
-    shared.destroy()
+    shared.unpersist()  # destroyed, it could not be sent along with what it made
     return new, sweep(h, cross, square)
 
 
