@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -89,6 +90,13 @@ def train(
     rating_col: RatingColumn = None,
     min_rating: MinRating = None,
     duplicates: Duplicates = OnDuplicate.ERROR,
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Train on this many processes, by torchrun.", min=1),
+    ] = None,
+    compute: Annotated[
+        str, typer.Option(help="Where gradients are computed: cpu, cuda or cuda:N.")
+    ] = "cpu",
     **options: Any,
 ) -> None:
     """Train a table on a host and keep the epoch that validation likes best.
@@ -101,6 +109,12 @@ def train(
 
     Example: sparserec train ml-100k --density 0.1 --out runs/first
     """
+    from pipeline.compute import device_for
+    from pipeline.data.commands import ensure
+    from pipeline.data.datasets import DATASETS
+    from pipeline.distributed.launch import is_first, launch, under_torchrun
+    from pipeline.distributed.run import together
+    from pipeline.distributed.trainer import check
     from pipeline.factors import read_factors
     from pipeline.fit import fit, initial_table
     from pipeline.models import MODELS
@@ -111,6 +125,13 @@ def train(
     MODELS[model]  # an unknown one fails before any work
     recipe = RECIPES[method.value]()
     recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
+    device = device_for(compute, model)
+    rank_of_many = under_torchrun()
+    if dataset in DATASETS and not rank_of_many:
+        ensure(dataset, yes)
+    if ranks is not None and not rank_of_many:
+        check(recipe, ranks)
+        launch(ranks, sys.argv[2:])
     log = ReadOptions(
         user_col=user_col,
         item_col=item_col,
@@ -121,21 +142,26 @@ def train(
     )
     name, source_sha256, split = _split(dataset, yes, recipe.seed, protocol.value, log)
     start, given = None, None
-    if factors is not None:
+    if factors is not None and is_first():
         given, found = read_factors(factors, recipe, split)
         start = initial_table(recipe, split, factors=found)
         del found
     out = out or Path("runs") / f"{name}-{method.value}"
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.safetensors"
-    if fresh:
-        checkpoint.unlink(missing_ok=True)
+    checkpoint = out / ("checkpoint" if rank_of_many else "checkpoint.safetensors")
     try:
-        with bars() as progress:
-            fitted = fit(recipe, split, checkpoint, progress, start)
+        if rank_of_many:
+            fitted = together(recipe, split, out, fresh, device, start)
+        else:
+            if fresh:
+                checkpoint.unlink(missing_ok=True)
+            with bars() as progress:
+                fitted = fit(recipe, split, checkpoint, progress, start, device=device)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
         raise typer.Exit(130) from None
+    if fitted is None:
+        return  # not the first rank
     save_run(out, name, source_sha256, recipe, split, fitted, given)
     _show(out, fitted)
 

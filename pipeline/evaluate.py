@@ -105,7 +105,7 @@ def evaluate(
             held_out[truth.row, truth.col] = True
             found = np.take_along_axis(held_out, top, axis=1)
             hits[first + chunk.start : first + chunk.stop] = found
-    return _metrics(hits, counts, chosen)
+    return metrics(hits, counts, chosen)
 
 
 def users_of(pairs: Pairs, num_users: int) -> I64:
@@ -153,7 +153,7 @@ def ndcg_per_user(hits: Bool, relevant: I64, k: int) -> F64:
     return found
 
 
-def _metrics(hits: Bool, relevant: I64, users: I64) -> Quality:
+def metrics(hits: Bool, relevant: I64, users: I64) -> Quality:
     """Turn hit lists (U, k), best first, and counts of relevant items (U,) into averages."""
     per_user = {k: recall_per_user(hits, relevant, k) for k in CUTOFFS}
     ndcg = {k: float(np.mean(ndcg_per_user(hits, relevant, k))) for k in CUTOFFS}

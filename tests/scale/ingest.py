@@ -118,8 +118,8 @@ def watch(work) -> dict[str, int]:  # type: ignore[no-untyped-def]
     def sample() -> None:
         while not done.wait(0.02):
             now = status()
-            for key, value in now.items():
-                peak[key] = max(peak[key], value)
+            for key, value in peak.items():
+                peak[key] = max(value, now[key])
 
     thread = threading.Thread(target=sample)
     thread.start()
