@@ -3,7 +3,7 @@
 Coordinate descent as scikit-learn's ``NMF(solver="cd")`` does it (Cichocki and Phan, 2009): rows of
 W do not look at one another, so a block updates its own, given H; what H's update needs of a block
 are two small sums. The start is NNDSVDA (Boutsidis and Gallopoulos, 2008) of a subspace iteration.
-All that Spark's workers import of this project is this module, so nothing heavy may be imported here.
+Spark's workers import this module and nothing else of the project: it stays light.
 """
 
 from __future__ import annotations
