@@ -178,10 +178,7 @@ def fit(
 def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
     """Make the trainer of a run that begins, and count the steps of an epoch."""
     users, items = split.known_users, split.known_items
-    if split.train_keys is None:
-        sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
-    else:
-        sampler = TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
+    sampler = TripleSampler.of(split.train, None, items, items, recipe.seed, split.train_keys)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
     schedule = schedule_of(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]

@@ -137,7 +137,7 @@ def _resumed(
     items, dim = split.known_items, _dim(recipe)
     trainer = ShardTrainer(
         _shell(*partition.sizes(ranks.rank), dim),
-        TripleSampler.of(split.train, None, items, items, recipe.seed),
+        TripleSampler.of(split.train, None, items, items, recipe.seed, split.train_keys),
         recipe.step,
         schedule_of(recipe, _steps_per_epoch(recipe, split)),
         dense=MODELS[recipe.step.model].initial(dim, recipe.seed),
