@@ -30,9 +30,9 @@ def measure(
     results: Results = RESULTS,
     rows: Annotated[int, typer.Option(help="Largest table whose memory is measured.")] = 10**8,
 ) -> None:
-    """Measure steps and memory on 1, 2 and 4 ranks of this machine; some minutes."""
+    """Measure steps and memory on 1 and 2 ranks of this machine; some minutes."""
     found: list[Measured] = []
-    for ranks in (1, 2, 4):
+    for ranks in (1, 2):
         found += _launch(ranks, [case for case in speed_cases() if case.ranks == ranks])
     memory: list[Measured] = []
     for case in memory_cases(rows):  # a fresh process each, or a peak is an earlier one's
