@@ -19,7 +19,7 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.backward import CPU
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
-from pipeline.evaluate import NOT_TESTED, Quality, evaluate
+from pipeline.evaluate import NOT_TESTED, Quality, evaluate, users_of
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
@@ -36,7 +36,7 @@ from pipeline.prune import gradual_density, magnitude_prune, small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
 from pipeline.regrowth import set_schedule
-from pipeline.sampling import TripleSampler, join
+from pipeline.sampling import TripleSampler
 from pipeline.table import I64, PackedTable
 from pipeline.train import Trainer
 from sparserec import progress as report
@@ -65,13 +65,16 @@ class Fitted:
         return self.recommender.table
 
 
-def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> PackedTable:
+def initial_table(
+    recipe: Recipe, split: Split, cache: Path | None = None, factors: Factors | None = None
+) -> PackedTable:
     """Build the table that training starts from, for the users and items of the past.
 
     Args:
         recipe: of the run.
         split: of the data.
         cache: folder where factors are kept for other runs on the same interactions.
+        factors: of the same interactions, made elsewhere; no others are computed then.
     """
     users, items, seed = split.known_users, split.known_items, recipe.seed
     floor, scale = recipe.step.floor, recipe.value_scale
@@ -81,7 +84,8 @@ def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> Pa
     if recipe.start == "random":
         density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
         return random_table(users, items, recipe.dim, density, floor, scale, seed)
-    factors = _factors(recipe, split, cache)
+    if factors is None:
+        factors = _factors(recipe, split, cache)
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
@@ -164,7 +168,7 @@ def fit(
             if stop.is_set():
                 raise KeyboardInterrupt
     assert state.best is not None
-    past = join(split.train, split.valid)
+    past = (split.train, split.valid)
     best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
     relevant = held_out(split)
     test = evaluate(best, relevant, past, split.known_items) if len(relevant) else NOT_TESTED
@@ -174,7 +178,10 @@ def fit(
 def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
     """Make the trainer of a run that begins, and count the steps of an epoch."""
     users, items = split.known_users, split.known_items
-    sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
+    if split.train_keys is None:
+        sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
+    else:
+        sampler = TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
     schedule = schedule_of(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]
@@ -220,7 +227,7 @@ def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
 
 def validation_users(recipe: Recipe, split: Split) -> I64:
     """Draw the users that choose the epoch: the same for every method and seed."""
-    users = np.unique(split.valid.users).astype(np.int64)
+    users = users_of(split.valid, split.num_users)
     if 0 < recipe.valid_users < len(users):
         users = np.random.default_rng(0).choice(users, recipe.valid_users, replace=False)
     return np.sort(users)
@@ -280,8 +287,8 @@ def fingerprint_of(recipe: Recipe, split: Split) -> str:
     """Give what tells a checkpoint of this run from another's: a hash of recipe and data."""
     digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode())
     for part in (split.train, split.valid):
-        digest.update(np.ascontiguousarray(part.users).tobytes())
-        digest.update(np.ascontiguousarray(part.items).tobytes())
+        digest.update(np.ascontiguousarray(part.users).data)
+        digest.update(np.ascontiguousarray(part.items).data)
     return digest.hexdigest()
 
 

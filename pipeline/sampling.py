@@ -88,17 +88,28 @@ Drawn = Callable[[I64], I64]
 """Rows, int64 (n k,), that draws (n,) of a window give, in their order, k for each."""
 
 
-def sampled_rows(log: Pairs, num_users: int, window: int, size: int, seed: int) -> I64:
+def sampled_rows(
+    log: Pairs, num_users: int, window: int, size: int, seed: int, num_rows: int | None = None
+) -> I64:
     """Draw the rows S of a window in proportion to their frequency in the log.
 
     Rows are taken from randomly drawn interactions, user then item, until there are ``size``
     distinct ones or 16 ``size`` interactions were drawn. Importance sampling without logarithms:
     exact in every language.
 
+    Args:
+        log: the interactions.
+        num_users: rows of users come first.
+        window: which window.
+        size: |S|.
+        seed: of the draws.
+        num_rows: N, or None to look it up in the log, which takes a pass over it.
+
     Returns:
         int64 (at most size,), ascending.
     """
-    num_rows = num_users + int(log.items.max()) + 1
+    if num_rows is None:
+        num_rows = num_users + int(log.items.max()) + 1
     return _first_distinct(by_frequency(log, num_users, window, seed), num_rows, size)
 
 

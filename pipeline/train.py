@@ -207,7 +207,7 @@ class Trainer:
             self.sampled = importance_rows(self.norms, size, seed, window)
         else:
             log, num_users = self.sampler.log, self.table.num_users
-            self.sampled = sampled_rows(log, num_users, window, size, seed)
+            self.sampled = sampled_rows(log, num_users, window, size, seed, num_rows)
         self.sums = np.zeros((0, self.table.dim), np.float32)
         if self.config.importance == "gradient":
             self.norms = np.zeros(num_rows, np.float32)

@@ -24,14 +24,18 @@ class Batch(
     /** (T,) the number of each slot's row, -1 for padding. */
     private val numberOf = IntArray(slots)
 
+    /** The slots whose row has come before, ascending. */
+    private val repeats = IntArray(slots)
+    private var numRepeats = 0
+
     /** Distinct rows, which have the numbers `[0, numRows)`. */
     var numRows = 0
         private set
 
     /** Of each distinct row: its first slot, its entries in the table, its place in S or -1. */
     val firstSlot = IntArray(slots)
-    val start = IntArray(slots)
-    val size = IntArray(slots)
+    private val start = IntArray(slots)
+    private val end = IntArray(slots)
     val sampledPlace = IntArray(slots)
 
     /** The numbers of the rows in S are the first [numSampled] of [sampledNumbers]. */
@@ -44,7 +48,11 @@ class Batch(
         private set
     private val firstEntry = IntArray(slots)
 
-    /** Of each packed entry: its place in the tile, in the row's first slot, and its value. */
+    /**
+     * Of each packed entry: its place in the table, in the tile (in the row's first slot), and its
+     * value. There is room for a few more.
+     */
+    private var entries = IntArray(0)
     var places = IntArray(0)
         private set
     var values = FloatArray(0)
@@ -69,17 +77,16 @@ class Batch(
         number()
         locate(sampled)
         makeRoom()
+        pack()
         fillTile()
         flagSampled()
     }
 
     /** Adds the lines of [gradients] (T, d) of a row in the row's first slot, in slot order. */
     fun sumSlots(gradients: FloatArray) {
-        for (slot in 0 until slots) {
-            val number = numberOf[slot]
-            if (number < 0 || firstSlot[number] == slot) continue
-            val to = firstSlot[number] * dim
-            val from = slot * dim
+        for (k in 0 until numRepeats) {
+            val to = firstSlot[numberOf[repeats[k]]] * dim
+            val from = repeats[k] * dim
             for (col in 0 until dim) gradients[to + col] += gradients[from + col]
         }
     }
@@ -88,6 +95,7 @@ class Batch(
     private fun number() {
         numbers.clear()
         numRows = 0
+        numRepeats = 0
         for (slot in 0 until slots) numberOf[slot] = if (rowOf[slot] < 0) -1 else numberAt(slot)
     }
 
@@ -95,7 +103,10 @@ class Batch(
         val row = rowOf[slot]
         val place = numbers.find(row)
         val number = numbers.number(place)
-        if (number >= 0) return number
+        if (number >= 0) {
+            repeats[numRepeats++] = slot
+            return number
+        }
         numbers.put(place, row, numRows)
         firstSlot[numRows] = slot
         return numRows++
@@ -106,90 +117,109 @@ class Batch(
      * read, so that the accesses to many rows are under way at once: a big table is in no cache.
      */
     private fun locate(sampled: SampledRows) {
-        var entries = 0
-        var inS = 0
         for (k in 0 until numRows) {
             val row = rowOf[firstSlot[k]]
-            val from = table.start(row)
-            start[k] = from
-            size[k] = table.end(row) - from
-            firstEntry[k] = entries
-            entries += size[k]
+            start[k] = table.start(row)
+            end[k] = table.end(row)
             sampledPlace[k] = sampled.place(row)
-            sampledNumbers[inS] = k
-            inS += sampledPlace[k] ushr Int.SIZE_BITS - 1 xor 1
         }
-        numEntries = entries
-        numSampled = inS
         touchEntries()
+        numEntries = 0
+        var inS = 0
+        for (k in 0 until numRows) {
+            firstEntry[k] = numEntries
+            numEntries += end[k] - start[k]
+            sampledNumbers[inS] = k
+            inS += if (sampledPlace[k] >= 0) 1 else 0
+        }
+        numSampled = inS
     }
 
     /** Has the rows' entries brought near: before they are read, and again before they change. */
     private fun touchEntries() {
-        val last = table.nnz - 1
-        for (k in 0 until numRows) touched += table.touch(minOf(start[k], last))
+        for (k in 0 until numRows) touched += table.touch(start[k], end[k])
     }
 
     private fun makeRoom() {
-        if (numEntries <= values.size) return
-        val room = minOf(numEntries + numEntries / SPARE, slots * dim)
+        if (numEntries + Eights.COUNT <= values.size) return
+        val room = numEntries + numEntries / SPARE + Eights.COUNT
+        entries = IntArray(room)
         places = IntArray(room)
         values = FloatArray(room)
         for (state in states.indices) states[state] = FloatArray(room)
     }
 
-    /** Writes the entries into the table; what is rounded is rounded by draws of [noise]. */
-    fun writeBack(noise: Long) {
-        touchEntries()
+    /** Reads the rows' entries. */
+    private fun pack() {
         for (k in 0 until numRows) {
-            val to = start[k]
-            val from = firstEntry[k]
-            table.write(rowOf[firstSlot[k]], to, size[k], values, from, noise)
-            for (state in states.indices) {
-                for (j in 0 until size[k]) {
-                    stateBuffers[state].put(to + j, states[state][from + j])
-                }
-            }
+            val from = start[k]
+            val size = end[k] - from
+            val to = firstEntry[k]
+            table.readCols(from, size, places, to, firstSlot[k] * dim)
+            table.read(rowOf[firstSlot[k]], from, size, values, to)
+            for (n in states.indices) Eights.read(stateBuffers[n], from, size, states[n], to)
+            name(from, size, to)
         }
     }
 
-    /** Reads the rows' entries and writes them into the program's inputs, a few lines at a time. */
+    private fun name(from: Int, size: Int, to: Int) {
+        var k = 0
+        while (k < size) {
+            for (j in 0..Eights.LAST) entries[to + k + j] = from + k + j
+            k += Eights.COUNT
+        }
+    }
+
+    /** Writes the entries into the table; what is rounded is rounded by draws of [noise]. */
+    fun writeBack(noise: Long) {
+        touchEntries()
+        if (table.precision == Precision.INT8) {
+            for (k in 0 until numRows) {
+                val row = rowOf[firstSlot[k]]
+                table.write(row, start[k], end[k] - start[k], values, firstEntry[k], noise)
+            }
+        } else {
+            table.scatter(entries, numEntries, values)
+        }
+        for (n in states.indices) {
+            val buffer = stateBuffers[n]
+            val numbers = states[n]
+            for (k in 0 until numEntries) buffer.put(entries[k], numbers[k])
+        }
+    }
+
+    /** Writes the program's inputs, a few lines at a time. */
     private fun fillTile() {
         program.rows.rewind()
         program.mask.rewind()
         var first = 0
+        var number = 0
+        var repeat = 0
         while (first < slots) {
-            val lines = minOf(LINES, slots - first)
+            val last = minOf(first + LINES, slots)
             rows.fill(0f)
             mask.fill(0f)
-            for (slot in first until first + lines) {
-                val number = numberOf[slot]
-                if (number < 0) continue
-                if (firstSlot[number] == slot) read(number)
-                fillLine(number, (slot - first - firstSlot[number]) * dim)
+            val from = entriesBefore(number)
+            while (number < numRows && firstSlot[number] < last) number++
+            fill(from, entriesBefore(number), -first * dim)
+            while (repeat < numRepeats && repeats[repeat] < last) {
+                val slot = repeats[repeat++]
+                val of = numberOf[slot]
+                val shift = (slot - firstSlot[of] - first) * dim
+                fill(firstEntry[of], entriesBefore(of + 1), shift)
             }
-            program.rows.put(rows, 0, lines * dim)
-            program.mask.put(mask, 0, lines * dim)
-            first += lines
+            program.rows.put(rows, 0, (last - first) * dim)
+            program.mask.put(mask, 0, (last - first) * dim)
+            first = last
         }
     }
 
-    /** Reads the entries of row [k]. */
-    private fun read(k: Int) {
-        val from = start[k]
-        val to = firstEntry[k]
-        val line = firstSlot[k] * dim
-        table.read(rowOf[firstSlot[k]], from, size[k], values, to)
-        for (j in 0 until size[k]) places[to + j] = line + table.col(from + j)
-        for (state in states.indices) {
-            val numbers = states[state]
-            for (j in 0 until size[k]) numbers[to + j] = stateBuffers[state].get(from + j)
-        }
-    }
+    /** Packed entries of the rows before [number]. */
+    private fun entriesBefore(number: Int) = if (number < numRows) firstEntry[number] else numEntries
 
-    /** Writes row [k] into the lines under way, [shift] away from its places in the tile. */
-    private fun fillLine(k: Int, shift: Int) {
-        for (entry in firstEntry[k] until firstEntry[k] + size[k]) {
+    /** Writes packed entries into the lines under way, [shift] away from their places. */
+    private fun fill(first: Int, end: Int, shift: Int) {
+        for (entry in first until end) {
             rows[places[entry] + shift] = values[entry]
             mask[places[entry] + shift] = 1f
         }

@@ -31,19 +31,27 @@ class Schedule(training: Manifest.Training) {
  * ones wins, and nothing needs to be sorted.
  *
  * @param states float32 (nnz,) each: optimizer state, which moves with its entries
+ * @param secondMoment the same, but new entries start at their row's mean
  */
 class Exchange(
     private val table: PackedTable,
     private val keep: Int,
     states: List<ByteBuffer> = emptyList(),
+    secondMoment: ByteBuffer? = null,
 ) {
     private val dim = table.dim
     private val strongest = Smallest()
     private val weakest = Smallest()
-    private val repacking = Repacking(table, states)
+    private val repacking = Repacking(table, states, secondMoment)
 
     /** Of one row's values. */
     private val keys = IntArray(dim)
+
+    /** Places that have sums, among a few. */
+    private val summed = IntArray(GROUP)
+
+    /** Keeps the accesses that only warm a cache from being left out. */
+    private var touched = 0f
 
     /** Exchanges [fraction] of the active entries of [sampled]; returns how many they were. */
     fun exchange(sampled: SampledRows, sums: GradientSums, fraction: Double): Int {
@@ -76,53 +84,73 @@ class Exchange(
      * those of active places are set to it.
      */
     private fun offerSums(sampled: SampledRows, sums: GradientSums) {
-        for (place in 0 until sampled.size) {
-            if (!sums.has(place)) continue
-            val values = sums.chunk(place)
-            val start = sums.start(place)
-            val row = sampled[place]
-            for (entry in table.start(row) until table.end(row)) {
-                values[start + table.col(entry)] = 0f
+        var first = 0
+        while (first < sampled.size) {
+            val count = bringNear(first, sampled, sums)
+            for (k in 0 until count) {
+                val place = summed[k]
+                val values = sums.chunk(place)
+                val start = sums.start(place)
+                val row = sampled[place]
+                for (entry in table.start(row) until table.end(row)) {
+                    values[start + table.col(entry)] = 0f
+                }
+                offerSums(values, start, place * dim)
             }
-            offerSums(values, start, place * dim)
+            first += GROUP
         }
+    }
+
+    /**
+     * Lists those of the [GROUP] places from [first] on that have sums, and has these brought near:
+     * accesses to what is far away run side by side. Returns how many there are.
+     */
+    private fun bringNear(first: Int, sampled: SampledRows, sums: GradientSums): Int {
+        var count = 0
+        for (place in first until minOf(first + GROUP, sampled.size)) {
+            summed[count] = place
+            count += if (sums.has(place)) 1 else 0
+        }
+        for (k in 0 until count) {
+            touched += sums.touch(summed[k]) + table.start(sampled[summed[k]])
+        }
+        return count
     }
 
     private fun offerSums(values: FloatArray, start: Int, name: Int) {
         val least = Smallest.LARGEST - strongest.limit // 0 where all but 0 may pass
-        for (col in 0 until dim) {
-            val magnitude = PackedTable.magnitude(values[start + col])
-            if (magnitude > least) strongest.offer(Smallest.LARGEST - magnitude, name + col)
+        for (col in start until start + dim) {
+            val magnitude = values[col].toRawBits() and Int.MAX_VALUE
+            if (magnitude > least) {
+                strongest.offer(Smallest.LARGEST - magnitude, name + col - start)
+            }
         }
     }
 
     /** Offers the entries that may go; the k-th of a row is called `place * d + k`. */
     private fun offerEntries(sampled: SampledRows) {
-        for (place in 0 until sampled.size) {
-            val row = sampled[place]
-            val start = table.start(row)
-            val size = table.end(row) - start
-            table.readMagnitudes(row, start, size, keys)
-            protect(size)
-            weakest.offer(keys, size, place * dim)
+        var first = 0
+        while (first < sampled.size) {
+            val end = minOf(first + GROUP, sampled.size)
+            for (place in first until end) {
+                touched += table.touch(table.start(sampled[place]), table.end(sampled[place]))
+            }
+            for (place in first until end) offerEntries(sampled[place], place * dim)
+            first = end
         }
     }
 
-    /** Takes the strongest of a row's [size] keys out, if it would keep too few with none. */
-    private fun protect(size: Int) {
-        val limit = weakest.limit
-        var weak = 0
-        for (k in 0 until size) weak += keys[k] - limit ushr Int.SIZE_BITS - 1 // 1 if below
-        repeat(minOf(weak, keep - (size - weak))) { protectStrongest(size) }
+    /** Of those that are weak enough, a row keeps the strongest if it would keep too few. */
+    private fun offerEntries(row: Int, name: Int) {
+        val start = table.start(row)
+        val size = table.end(row) - start
+        table.readMagnitudes(row, start, size, keys)
+        val weak = weakest.offer(keys, size, name)
+        for (k in 0 until minOf(weak, keep - (size - weak))) weakest.forgetLargest(weak - k)
     }
 
-    /** Of the keys below the limit, takes the largest out, of equal ones the last. */
-    private fun protectStrongest(size: Int) {
-        var strongest = -1
-        for (k in 0 until size) {
-            val weak = keys[k] < weakest.limit
-            if (weak && (strongest < 0 || keys[k] >= keys[strongest])) strongest = k
-        }
-        keys[strongest] = Int.MAX_VALUE
+    private companion object {
+        /** Places that are looked at together. */
+        const val GROUP = 16
     }
 }

@@ -4,19 +4,26 @@ import java.nio.ByteBuffer
 
 /**
  * Takes entries out of a table and puts as many new ones in, all in one pass over it. What else has
- * a number for each entry, as optimizer state has, moves along; all numbers of a new entry are 0.
+ * a number for each entry, as optimizer state has, moves along. All numbers of a new entry are 0, but
+ * for [averaged], where it is the mean of its row's: docs/formats.md section 5.
  *
  * The table is rewritten in place from the front. Where more was put in than taken out so far, the
  * writing is ahead of the reading, so what it would run over is read before, into a window. Entries
  * are moved in blocks through arrays: a single access to a mapped buffer costs several times more.
  *
  * @param states float32 (nnz,) each, what moves along
+ * @param averaged float32 (nnz,), moves along too
  */
-class Repacking(private val table: PackedTable, states: List<ByteBuffer> = emptyList()) {
+class Repacking(
+    private val table: PackedTable,
+    states: List<ByteBuffer> = emptyList(),
+    private val averaged: ByteBuffer? = null,
+) {
     private val cols = Column(table.cols, 1)
+    private val means = averaged?.let { Column(it, Float.SIZE_BYTES) }
     private val columns = (listOf(table.valBytes) + states)
         .map { Column(it, if (table.nnz == 0) 0 else it.capacity() / table.nnz) }
-        .plus(cols)
+        .plus(listOfNotNull(means, cols))
         .toTypedArray()
 
     /** Of each entry to drop: its row, and which of the table's entries it is. */
@@ -27,6 +34,8 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
     private var grownRows = IntArray(0)
     private var grownCols = ByteArray(0)
     private var grownPlaces = IntArray(0)
+    private var grownMeans = FloatArray(0)
+
     /** Of a block of rows: where they end, and by how much they grow. */
     private val rowEnds = table.rowPtr.duplicate()
     private val ends = IntArray(BLOCK)
@@ -54,6 +63,7 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
             grownRows = IntArray(count)
             grownCols = ByteArray(count)
             grownPlaces = IntArray(count)
+            if (averaged != null) grownMeans = FloatArray(count)
         }
         numDropped = 0
         numGrown = 0
@@ -71,8 +81,17 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         var place = table.start(row)
         while (place < end && table.col(place) < col) place++
         grownPlaces[numGrown] = place
+        if (averaged != null) grownMeans[numGrown] = meanOf(averaged, row)
         grownRows[numGrown] = row
         grownCols[numGrown++] = col.toByte()
+    }
+
+    private fun meanOf(numbers: ByteBuffer, row: Int): Float {
+        val start = table.start(row)
+        val end = table.end(row)
+        var sum = 0.0
+        for (place in start until end) sum += numbers.getFloat(place * Float.SIZE_BYTES)
+        return if (end == start) 0f else (sum / (end - start)).toFloat()
     }
 
     fun run() {
@@ -96,7 +115,7 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
             }
             if (grows == numGrown) break // as many went as came: the rest is in its place
             copyUpTo(place)
-            append(grownCols[grows])
+            append(grows)
         }
         flush()
     }
@@ -119,9 +138,10 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         }
     }
 
-    private fun append(col: Byte) {
+    private fun append(grown: Int) {
         for (column in columns) column.appendZero(outSize)
-        cols.set(outSize++, col)
+        means?.set(outSize, grownMeans[grown])
+        cols.set(outSize++, grownCols[grown])
         if (outSize == BLOCK) flush()
     }
 
@@ -179,6 +199,13 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
 
         fun set(to: Int, value: Byte) {
             out[to] = value
+        }
+
+        fun set(to: Int, value: Float) {
+            val bits = value.toRawBits()
+            for (k in 0 until Float.SIZE_BYTES) {
+                out[to * Float.SIZE_BYTES + k] = (bits ushr k * Byte.SIZE_BITS).toByte()
+            }
         }
 
         fun write(to: Int, count: Int) {

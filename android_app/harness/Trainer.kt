@@ -20,7 +20,10 @@ class Trainer(
     private val dim = manifest.dim
     private val training = manifest.training
     private val schedule = Schedule(training)
-    private val exchange = Exchange(state.table, manifest.floor, state.moments)
+    private val exchange = training.optimizer.states.indexOf("v").let { second ->
+        val others = state.moments.filterIndexed { k, _ -> k != second }
+        Exchange(state.table, manifest.floor, others, state.moments.getOrNull(second))
+    }
     private val batch = Batch(program, state.table, state.moments.map { it.asFloatBuffer() })
 
     /** Slots of the batch itself, before those of neighbours. */

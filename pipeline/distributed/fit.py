@@ -56,6 +56,7 @@ def fit(
     out: Path,
     progress: report.Progress = report.silent,
     device: torch.device = CPU,
+    start: PackedTable | None = None,
 ) -> Fitted | None:
     """Train by ``recipe`` on all ranks, evaluating on validation after each epoch.
 
@@ -68,6 +69,7 @@ def fit(
             ``checkpoint.safetensors``.
         progress: as there.
         device: where this rank computes gradients.
+        start: what ``initial_table`` gives, if the first rank has it already.
 
     Returns:
         At the first rank what ``pipeline.fit.fit`` returns, else None.
@@ -83,7 +85,7 @@ def fit(
     with _alone(ranks, out), _asked_to_stop() as asked:
         if ranks.rank == 0 and shards.newest(folder) is None:
             progress(f"{recipe.method}: start", 0, recipe.epochs)
-            _start(out, folder, fingerprint, recipe, split)
+            _start(out, folder, fingerprint, recipe, split, start)
         ranks.wait()
         trainer, state = _resumed(ranks, folder, fingerprint, recipe, split)
         assert trainer.partition is not None
@@ -106,7 +108,14 @@ def fit(
         return _fitted(ranks, trainer.partition, recipe, split, state)
 
 
-def _start(out: Path, folder: Path, fingerprint: str, recipe: Recipe, split: Split) -> None:
+def _start(
+    out: Path,
+    folder: Path,
+    fingerprint: str,
+    recipe: Recipe,
+    split: Split,
+    start: PackedTable | None,
+) -> None:
     """Write the first checkpoint: a single process's, if it left one, else the start."""
     single, progress = out / "checkpoint.safetensors", Progress()
     if single.exists():
@@ -114,7 +123,7 @@ def _start(out: Path, folder: Path, fingerprint: str, recipe: Recipe, split: Spl
         trainer, _ = trainer_of(recipe, split, shell)
         progress = load_checkpoint(single, fingerprint, trainer)
     else:
-        trainer, _ = trainer_of(recipe, split, initial_table(recipe, split))
+        trainer, _ = trainer_of(recipe, split, start or initial_table(recipe, split))
     shards.save_start(folder, fingerprint, trainer, progress)
 
 

@@ -29,3 +29,8 @@ def launch(ranks: int, arguments: list[str]) -> NoReturn:
 def under_torchrun() -> bool:
     """Tell whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_first() -> bool:
+    """Tell whether this process is the first rank, or the only one."""
+    return os.environ.get("RANK", "0") == "0"

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline import SparseRec
+from pipeline.data.logs import write_csv
 from pipeline.data.synthetic import generate
 from pipeline.models import MODELS, ModelName
 from pipeline.run import load_run
@@ -180,7 +181,7 @@ def test_a_fifth_model_with_layers_needs_no_recompute(tmp_path: Path) -> None:
 def test_a_fifth_model_trains_from_the_command_line(metric: Path) -> None:
     command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
     where = metric.parent
-    subprocess.run([*command, "data", "synth", "log.csv"], cwd=where, check=True)
+    write_csv(generate(200, 500, 10_000, seed=1), where / "log.csv")
     train = [*command, "train", "log.csv", "--model", "metric.py", "--dim", "32", "--epochs", "2"]
     subprocess.run([*train, "--out", "run"], cwd=where, check=True, capture_output=True)
     run = load_run(where / "run")
