@@ -79,7 +79,6 @@ def speed_cases() -> list[Case]:
 
 def memory_cases(largest: int) -> list[Case]:
     """Give what memory is measured on, up to so many rows; eighths of a table stand alone."""
-    rows = [n for n in (10**5, 10**6, 10**7) if n <= largest]
-    alone = [Case(ranks, n, 64, 0.05, 8192, 0.25) for n in rows for ranks in (1, 2)]
-    shards = [n for n in (10**6, 10**7, 10**8) if n <= largest]
-    return alone + [Case(1, n, 64, 0.05, 8192, 0.25, 8) for n in shards]
+    found = [Case(1, 10**8, 64, 0.05, 8192, 0.25, 8), Case(1, 10**7, 64, 0.05, 8192, 0.25, 8)]
+    found += [Case(ranks, 10**6, 64, 0.05, 8192, 0.25) for ranks in (1, 2)]
+    return [case for case in found if case.num_rows <= largest]
