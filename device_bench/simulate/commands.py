@@ -25,12 +25,12 @@ def fleet(
         Path, typer.Argument(help="Measured sizes and times: docs/scale.md says which.")
     ] = INPUTS,
     devices: Annotated[int, typer.Option(help="Of the fleet.", min=1, max=10_000_000)] = 100_000,
-    window_hours: Annotated[float, typer.Option(help="Check-ins are spread over.", min=0.0)] = 8.0,
+    window_hours: Annotated[float, typer.Option(help="Check-ins are spread over.", min=0.0)] = 1.0,
     current: Annotated[
         float, typer.Option(help="Part of the devices a delta suits.", min=0.0, max=1.0)
     ] = 0.9,
     link_mbps: Annotated[float, typer.Option(help="Median of the devices' links.", min=0.01)] = 20,
-    connections: Annotated[int, typer.Option(help="The server handles at once.", min=1)] = 2000,
+    connections: Annotated[int, typer.Option(help="The server handles at once.", min=1)] = 500,
     server_mbps: Annotated[float, typer.Option(help="Of the server.", min=0.01)] = 10_000,
     breaks: Annotated[
         float, typer.Option(help="Chance that a transfer breaks.", min=0.0, max=0.9)

@@ -16,7 +16,7 @@ from device_bench.simulate.inputs import Inputs
 from device_bench.simulate.queue import F64, I64, Served, serve
 
 BITS = 8.0
-BINS = 96
+BINS = 120
 """Of the curves over time."""
 
 
@@ -42,12 +42,12 @@ class Fleet:
     """
 
     devices: int = 100_000
-    window_s: float = 8 * 3600.0
+    window_s: float = 3600.0
     current: float = 0.9
     link_mbps: float = 20.0
     link_spread: float = 0.8
-    connections: int = 2000
-    server_mbps: float = 10_000.0
+    connections: int = 500
+    server_mbps: float = 1000.0
     breaks: float = 0.02
     tries: int = 5
     backoff_s: float = 60.0

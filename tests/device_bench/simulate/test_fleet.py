@@ -1,7 +1,8 @@
 """A fleet against what must hold, and the command."""
 
+import inspect
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from device_bench.simulate import inputs as files
-from device_bench.simulate.commands import INPUTS, simulate
+from device_bench.simulate.commands import INPUTS, fleet, simulate
 from device_bench.simulate.fleet import Fleet
 from device_bench.simulate.fleet import simulate as run
 from device_bench.simulate.inputs import Inputs
@@ -23,8 +24,8 @@ EVEN = Fleet(
 
 def test_with_room_for_all_each_takes_its_own_time() -> None:
     """No waits, equal links: arrival + size / speed, then training, then the report."""
-    fleet = replace(EVEN, connections=5000, collectors=5000, link_mbps=16.0)
-    found = run(INPUT, fleet, deltas=False)
+    assumed = replace(EVEN, connections=5000, collectors=5000, link_mbps=16.0)
+    found = run(INPUT, assumed, deltas=False)
     np.testing.assert_allclose(found.down.finished - found.checked_in, 2e6 / 2e6)
     delay = found.up.finished - found.down.finished
     np.testing.assert_allclose(delay, 10.0 * 3.0 + 2e4 / 2e5)
@@ -34,8 +35,8 @@ def test_with_room_for_all_each_takes_its_own_time() -> None:
 
 def test_a_small_server_is_the_bound() -> None:
     """All at once: the fleet has it when the server has sent it, to a transfer's length."""
-    fleet = replace(EVEN, window_s=0.0, server_mbps=80.0)
-    found = run(INPUT, fleet, deltas=False)
+    assumed = replace(EVEN, window_s=0.0, server_mbps=80.0)
+    found = run(INPUT, assumed, deltas=False)
     length = 2e6 / (80e6 / 50 / 8)
     assert found.updated_by(1.0) == pytest.approx(5000 * 2e6 / 1e7, abs=length)
     assert found.updated_by(0.5) == pytest.approx(2500 * 2e6 / 1e7, abs=length)
@@ -52,8 +53,8 @@ def test_deltas_send_what_they_should() -> None:
 
 def test_broken_transfers_cost_bytes() -> None:
     """1 + p / (1 - p) / 2 bundles a device, where tries are not cut short."""
-    fleet = replace(EVEN, devices=20_000, connections=20_000, breaks=0.4, tries=1000)
-    found = run(INPUT, fleet, deltas=False)
+    assumed = replace(EVEN, devices=20_000, connections=20_000, breaks=0.4, tries=1000)
+    found = run(INPUT, assumed, deltas=False)
     assert found.sent_bytes == pytest.approx(20_000 * 2e6 * (1 + 0.4 / 0.6 / 2), rel=0.02)
 
 
@@ -69,6 +70,14 @@ def test_the_command_shows_and_writes_both(tmp_path: Path) -> None:
     assert plot.read_bytes().startswith(b"\x89PNG")
     found = json.loads(out.read_text())["outcomes"]
     assert found["deltas"]["sent_bytes"] < found["whole bundles"]["sent_bytes"]
+
+
+def test_the_flags_start_from_the_fleet_that_is_documented() -> None:
+    flags = inspect.signature(fleet).parameters
+    for field in fields(Fleet):
+        if field.name in flags:
+            assert flags[field.name].default == field.default, field.name
+    assert flags["window_hours"].default * 3600 == Fleet().window_s
 
 
 def test_the_stored_inputs_can_be_read() -> None:
