@@ -55,18 +55,18 @@ def test_tries_that_break_are_paid_for_and_repeated() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 50), st.floats(0, 20)), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=40),
     st.integers(1, 5),
 )
 def test_no_more_are_served_at_once_than_there_are_connections(
     transfers: list[tuple[float, float]], connections: int
 ) -> None:
-    arrivals, seconds = (np.array(part) for part in zip(*transfers, strict=True))
+    arrivals, seconds = (np.array(part, np.float64) for part in zip(*transfers, strict=True))
     served = serve(arrivals, seconds, connections)
     start = arrivals + served.waited
-    np.testing.assert_allclose(served.finished, start + seconds)
+    np.testing.assert_array_equal(served.finished, start + seconds)
     for moment in start:
         busy = np.count_nonzero((start <= moment) & (served.finished > moment))
         assert busy <= connections
     order = np.argsort(arrivals, kind="stable")
-    assert (np.diff(start[order]) >= -1e-9).all()  # first come, first served
+    assert (np.diff(start[order]) >= 0).all()  # first come, first served
