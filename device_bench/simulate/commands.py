@@ -31,7 +31,7 @@ def fleet(
     ] = 0.9,
     link_mbps: Annotated[float, typer.Option(help="Median of the devices' links.", min=0.01)] = 20,
     connections: Annotated[int, typer.Option(help="The server handles at once.", min=1)] = 500,
-    server_mbps: Annotated[float, typer.Option(help="Of the server.", min=0.01)] = 10_000,
+    server_mbps: Annotated[float, typer.Option(help="Of the server.", min=0.01)] = 1000,
     breaks: Annotated[
         float, typer.Option(help="Chance that a transfer breaks.", min=0.0, max=0.9)
     ] = 0.02,
