@@ -92,7 +92,7 @@ def train(
     """
     from pipeline.data.commands import ensure
     from pipeline.data.datasets import DATASETS, load
-    from pipeline.fit import fit
+    from pipeline.fit import fit, refit_checkpoint
     from pipeline.models import MODELS
     from pipeline.recipes import RECIPES
     from pipeline.run import save_run
@@ -117,7 +117,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.safetensors"
     if fresh:
-        checkpoint.unlink(missing_ok=True)
+        for path in (checkpoint, refit_checkpoint(checkpoint)):
+            path.unlink(missing_ok=True)
     try:
         with bars() as progress:
             fitted = fit(recipe, split, checkpoint, progress)

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,8 @@ class Fitted:
     """What a run ends with.
 
     Attributes:
-        recommender: of the epoch with the best validation Recall@20.
+        recommender: of the epoch with the best validation Recall@20; with ``refit`` trained anew
+            for as many epochs.
         best_epoch: 1-based.
         history: per epoch: ``epoch``, ``loss``, ``recall@20`` and ``ndcg@20`` on validation,
             ``exchanged`` entries so far; of PEP also ``left``, the density it has come to.
@@ -126,7 +127,8 @@ def fit(
     Args:
         recipe: of the run.
         split: train and validation parts are the host's; the test part is looked at once, last.
-        checkpoint: written after each epoch and on Ctrl-C; resumed from if it is there.
+        checkpoint: written after each epoch and on Ctrl-C; resumed from if it is there. A refit has
+            its own beside it.
         progress: gets epochs done, with the last validation Recall@20.
         start: what ``initial_table`` gives for this recipe, if the caller has it already.
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
@@ -136,6 +138,53 @@ def fit(
         SparseRecError: if the checkpoint is damaged or of another run.
     """
     keep_freed_memory()
+    found = _train(recipe, split, checkpoint, progress, start, observe)
+    if recipe.refit:
+        found = _refit(recipe, split, found, checkpoint, progress)
+    past, relevant = join(split.train, split.valid), held_out(split)
+    if len(relevant) == 0:
+        return found
+    return replace(found, test=evaluate(found.recommender, relevant, past, split.known_items))
+
+
+def _refit(
+    recipe: Recipe,
+    split: Split,
+    chosen: Fitted,
+    checkpoint: Path | None,
+    progress: report.Progress,
+) -> Fitted:
+    """Train anew on train and validation for the epochs that validation chose.
+
+    Mask updates keep the schedule of the whole run, of which that was the best part.
+    """
+    nothing = Pairs(split.valid.users[:0], split.valid.items[:0], None)
+    whole = replace(split, train=join(split.train, split.valid), valid=nothing)
+    before, epochs = len(chosen.history), chosen.best_epoch
+
+    def told(what: str, done: int, total: int | None) -> None:
+        progress(what, before + done if done else 0, before + epochs)
+
+    again = None if checkpoint is None else refit_checkpoint(checkpoint)
+    last = _train(recipe, whole, again, told, epochs=epochs)
+    return replace(chosen, recommender=last.recommender)
+
+
+def refit_checkpoint(checkpoint: Path) -> Path:
+    """Name the checkpoint of a run's refit."""
+    return checkpoint.with_name(f"refit-{checkpoint.name}")
+
+
+def _train(
+    recipe: Recipe,
+    split: Split,
+    checkpoint: Path | None,
+    progress: report.Progress,
+    start: PackedTable | None = None,
+    observe: Callable[[Trainer], dict[str, float]] | None = None,
+    epochs: int | None = None,
+) -> Fitted:
+    """Train, and keep the epoch that validation likes best, or the one that is asked for."""
     progress(f"{recipe.method}: start", 0, recipe.epochs)
     trainer, steps_per_epoch = _trainer(recipe, split, start or initial_table(recipe, split))
     fingerprint = _fingerprint(recipe, split)
@@ -143,7 +192,7 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, fingerprint, trainer)
     with _stop_between_steps() as stop:
-        while not _finished(recipe, state):
+        while not _finished(recipe, state, epochs):
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
                 state.loss_sum += trainer.run_step()
@@ -157,11 +206,8 @@ def fit(
             if stop.is_set():
                 raise KeyboardInterrupt
     assert state.best is not None
-    past = join(split.train, split.valid)
     best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
-    relevant = held_out(split)
-    test = evaluate(best, relevant, past, split.known_items) if len(relevant) else NOT_TESTED
-    return Fitted(best, state.best.epoch, state.history, test)
+    return Fitted(best, state.best.epoch, state.history, NOT_TESTED)
 
 
 def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
@@ -218,40 +264,39 @@ def _validation_users(recipe: Recipe, split: Split) -> I64:
 
 
 def _end_epoch(trainer: Trainer, recipe: Recipe, split: Split, state: Progress, steps: int) -> None:
-    current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
-    users = _validation_users(recipe, split)
-    quality = evaluate(current, split.valid, split.train, split.known_items, users)
-    epoch = len(state.history) + 1
-    state.history.append(
-        {
-            "epoch": epoch,
-            "loss": state.loss_sum / steps,
-            "recall@20": quality.recall[20],
-            "ndcg@20": quality.ndcg[20],
-            "exchanged": trainer.exchanged,
-        }
-    )
+    """Note an epoch, and keep it if validation likes it best, or if there is none."""
+    entry = {"epoch": len(state.history) + 1, "loss": state.loss_sum / steps}
+    if len(split.valid):
+        current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
+        users = _validation_users(recipe, split)
+        quality = evaluate(current, split.valid, split.train, split.known_items, users)
+        entry |= {"recall@20": quality.recall[20], "ndcg@20": quality.ndcg[20]}
+    entry["exchanged"] = trainer.exchanged
     if isinstance(trainer, PepTrainer):
-        state.history[-1]["left"] = trainer.left
+        entry["left"] = trainer.left
+    state.history.append(entry)
     state.loss_sum = 0.0
     # While it is pruned a table is over its budget, and no answer.
     within = trainer.table.density <= recipe.density + 1e-3 or recipe.method == "small"
-    if within and (state.best is None or quality.recall[20] > state.best.recall):
+    recall = entry.get("recall@20", 0.0)
+    if within and (state.best is None or not len(split.valid) or recall > state.best.recall):
         dense = {name: values.copy() for name, values in trainer.dense.items()}
-        state.best = Best(epoch, quality.recall[20], trainer.table.copy(), dense)
+        state.best = Best(len(state.history), recall, trainer.table.copy(), dense)
 
 
-def _finished(recipe: Recipe, state: Progress) -> bool:
+def _finished(recipe: Recipe, state: Progress, epochs: int | None) -> bool:
     """Tell whether the epochs are done, or validation has not improved for long enough."""
     done = len(state.history)
+    if epochs is not None and state.best is not None:
+        return done >= epochs
     waited = done - state.best.epoch if state.best is not None else 0
     return done >= recipe.epochs or 0 < recipe.patience <= waited
 
 
 def _tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
-    recall = state.history[-1]["recall@20"]
-    text = f"{recipe.method}: validation Recall@20 {recall:.4f}"
-    progress(text, len(state.history), recipe.epochs)
+    recall = state.history[-1].get("recall@20")
+    text = "refit" if recall is None else f"validation Recall@20 {recall:.4f}"
+    progress(f"{recipe.method}: {text}", len(state.history), recipe.epochs)
 
 
 def _fingerprint(recipe: Recipe, split: Split) -> str:

@@ -20,7 +20,7 @@ FROZEN = """
 --exchange-stop --floor --fresh --grow --importance --item-col --l2 --learning-rate --loss --method
 --min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-solver --nmf-start
 --optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol --rating-col
---rescale --sampled-fraction --seed --sides --start --time-col --user-col --valid-users
+--refit --rescale --sampled-fraction --seed --sides --start --time-col --user-col --valid-users
 --value-scale --window --yes
 """
 """What users type. A flag that goes or comes is for the changelog."""
