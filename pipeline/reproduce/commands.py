@@ -16,7 +16,8 @@ from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
     from pipeline.reproduce.cells import Cell
-    from pipeline.reproduce.runner import Options, Outcome
+    from pipeline.reproduce.options import Options
+    from pipeline.reproduce.runner import Outcome
 
 RESULTS = Path("docs/results")
 WORK = Path("runs/reproduce")
@@ -85,7 +86,7 @@ def _experiment(name: str, text: str) -> None:
         stale: StaleOption = False,
     ) -> None:
         from pipeline.reproduce.grids import GRIDS, tuned_cells
-        from pipeline.reproduce.runner import Options, parse_budget
+        from pipeline.reproduce.options import Options, parse_budget
 
         cells = tuned_cells() if name == "tune" else GRIDS[name]()
         cells = chosen(cells, only or [])
@@ -193,7 +194,7 @@ def memory(
     Example: sparserec reproduce memory --only model=mf,rows=10000+100000
     """
     from pipeline.reproduce.memory import measured, memory_cells, read_memory, run
-    from pipeline.reproduce.runner import parse_budget
+    from pipeline.reproduce.options import parse_budget
     from sparserec.progress import bars
 
     if not 0 < limit < float("inf"):
@@ -260,8 +261,8 @@ def verify(
     On the record's kind of machine, threads and versions they must agree to 1e-6, elsewhere to 3%.
     Exits with 1 where they do not.
     """
+    from pipeline.reproduce.options import parse_budget
     from pipeline.reproduce.records import read
-    from pipeline.reproduce.runner import parse_budget
     from pipeline.reproduce.verify import cheap
     from pipeline.reproduce.verify import verify as again
 

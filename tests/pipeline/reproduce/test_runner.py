@@ -15,8 +15,9 @@ import pytest
 from pipeline.reproduce import grids
 from pipeline.reproduce.cells import LEARNING_RATES, PENALTIES, Cell, recipe_of
 from pipeline.reproduce.grids import tuning
+from pipeline.reproduce.options import Options, parse_budget
 from pipeline.reproduce.records import append, load_hits, read
-from pipeline.reproduce.runner import Options, parse_budget, pending, run, selected
+from pipeline.reproduce.runner import pending, run, selected
 from sparserec.errors import SparseRecError
 from tests.pipeline.reproduce.made import publish, values
 
