@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.reproduce.choice import chosen
+from pipeline.reproduce.choice import chosen, require_datasets
 from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
@@ -148,9 +148,10 @@ def _stop_on_sigterm() -> None:
 
 
 def _run(name: str, cells: Sequence[Cell], options: Options) -> None:
-    from pipeline.reproduce.runner import run
+    from pipeline.reproduce.runner import pending, run
     from sparserec.progress import bars
 
+    require_datasets(cell.dataset for cell in pending(cells, options))
     _stop_on_sigterm()
     with bars() as progress:
         outcome = run(cells, options, progress, _say)
