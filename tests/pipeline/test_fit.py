@@ -16,11 +16,11 @@ from pipeline.data.logs import write_csv
 from pipeline.data.split import Pairs, Split, temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.evaluate import evaluate
-from pipeline.fit import Fitted, fit, held_out, initial_table
-from pipeline.fit import _trainer as trainer_of
+from pipeline.fit import Fitted, fit, held_out, trainer_of
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
 from pipeline.sampling import join
+from pipeline.start import initial_table
 from sparserec.errors import SparseRecError
 
 
@@ -197,7 +197,7 @@ def test_a_refit_trains_on_all_of_the_past_for_the_chosen_epochs(
     chosen, found = fit(replace(recipe, refit=False), split), fit(recipe, split)
     assert (found.best_epoch, found.history) == (chosen.best_epoch, chosen.history)
     whole = replace(split, train=join(split.train, split.valid))
-    trainer, steps = trainer_of(recipe, whole, initial_table(recipe, whole))
+    trainer, steps = trainer_of(recipe, whole, initial_table(recipe, split))
     for _ in range(found.best_epoch * steps):
         trainer.run_step()
     np.testing.assert_array_equal(found.table.cols, trainer.table.cols)

@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import optimizers
 from pipeline.optimizers import STATE, OptimizerName, update
+
+
+@pytest.fixture(autouse=True, params=[1 << 16, 2])
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once, and in parts of which the last is smaller."""
+    monkeypatch.setattr(optimizers, "CHUNK", request.param)
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam"])
 def test_all_entries_move_as_in_torch(name: OptimizerName) -> None:
     rng = np.random.default_rng(1)
-    vals = rng.normal(size=6).astype(np.float32)
+    vals = rng.normal(size=7).astype(np.float32)
     leaf = torch.from_numpy(vals.astype(np.float64)).requires_grad_()
     made = {
         "sgd": lambda: torch.optim.SGD([leaf], lr=0.1),
@@ -20,9 +27,9 @@ def test_all_entries_move_as_in_torch(name: OptimizerName) -> None:
         "adagrad": lambda: torch.optim.Adagrad([leaf], lr=0.1),
         "adam": lambda: torch.optim.Adam([leaf], lr=0.1),
     }[name]()
-    state = {key: np.zeros(6, np.float32) for key in STATE[name]}
+    state = {key: np.zeros(7, np.float32) for key in STATE[name]}
     for step in range(20):
-        grads = rng.normal(size=6).astype(np.float32)
+        grads = rng.normal(size=7).astype(np.float32)
         leaf.grad = torch.from_numpy(grads.astype(np.float64))
         made.step()
         update(name, vals, grads, None, state, 0.1, step)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.draws import RANDOM_GROWTH, draws
 from pipeline.exchange import Schedule
-from pipeline.fit import _schedule as schedule_of
+from pipeline.fit import schedule_of
 from pipeline.recipes import RECIPES
 from pipeline.regrowth import (
     importance_rows,

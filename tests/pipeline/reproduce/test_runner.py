@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.reproduce import grids
-from pipeline.reproduce.cells import LEARNING_RATES, PENALTIES, Cell, recipe_of
+from pipeline.reproduce.cells import LEARNING_RATES, OTHERWISE, Cell, recipe_of
 from pipeline.reproduce.grids import tuning
 from pipeline.reproduce.options import Options, parse_budget
 from pipeline.reproduce.records import append, load_hits, read
@@ -48,7 +48,8 @@ def settle(results: Path, cell: Cell) -> None:
 def test_a_cell_is_tuned_run_and_recorded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grids, "PENALTIES", PENALTIES[:1])  # each point is a process
+    one = replace(OTHERWISE, penalties=(0.01,))  # each point is a process
+    monkeypatch.setattr(grids, "budget_of", lambda dataset: one)
     how = options(tmp_path, jobs=2)
     points = len(LEARNING_RATES)
     assert [cell.experiment for cell in pending([CELL], how)] == ["tune"] * points + ["domains"]
