@@ -17,7 +17,7 @@ from sparserec.errors import SparseRecError
 
 FROZEN = """
 --backward --batch-size --compute --density --dim --duplicates --epochs --exchange-fraction
---exchange-least --exchange-stop --floor --fresh --grow --importance --item-col --l2
+--exchange-least --exchange-stop --factors --floor --fresh --grow --importance --item-col --l2
 --learning-rate --loss --method --min-rating --model --negatives --nmf-iterations
 --nmf-normalisation --nmf-solver --nmf-start --optimizer --out --patience --pep-decay --pep-rate
 --pep-search --pep-start --protocol --ranks --rating-col --refit --rescale --sampled-fraction
