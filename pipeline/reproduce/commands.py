@@ -310,12 +310,32 @@ def _show(found: dict[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    console.print(table)
-    for name in ("paper", "all"):
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("no run of SparseRec is recorded, so there is nothing to compare")
+    for name, mark in (("paper", "* "), ("all", "")):
         if name in found:
-            text = ", ".join(f"{key} {value}" for key, value in found[name].items())
-            console.print(f"{'* ' if name == 'paper' else ''}{text}", highlight=False)
+            console.print(f"{mark}{_in_words(found[name])}", highlight=False)
     console.print(f"{found['recorded']} of {found['cells']} cells recorded", highlight=False)
+
+
+def _in_words(totals: dict[str, Any]) -> str:
+    parts = [
+        f"{totals['compared']} of {totals['settings']} settings compared,"
+        f" {totals['compared_with_every_rival']} with every rival; {totals['won']} won,"
+        f" {totals['won_significantly']} with p < {totals['significance_level']:g}"
+    ]
+    if totals["median_gain"] is not None:
+        best, middle, worst = (totals[f"{name}_gain"] for name in ("best", "median", "worst"))
+        parts.append(f"gain {middle:+.1%} in the median, from {worst:+.1%} to {best:+.1%}")
+    of_dense = totals["sparse_over_dense_at_10%"]
+    if of_dense["least"] is not None:
+        least, middle = of_dense["least"], of_dense["median"]
+        parts.append(f"of dense at 10%: {least:.1%} at least, {middle:.1%} in the median")
+    if totals["not_won"]:
+        parts.append(f"not won: {', '.join(totals['not_won'])}")
+    return "; ".join(parts)
 
 
 def _number(value: float | None, form: str) -> str:

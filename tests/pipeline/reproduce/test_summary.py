@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
 from pipeline.evaluate import ndcg_per_user
 from pipeline.reproduce.cells import Cell
+from pipeline.reproduce.commands import reproduce
 from pipeline.reproduce.summary import holm, p_values, per_user, settings, summarise
 from tests.pipeline.reproduce.made import hits, record
 
@@ -111,3 +113,19 @@ def test_metrics_from_the_hits_are_those_of_the_record(tmp_path: Path) -> None:
         values = per_user(tmp_path, one, metric)  # type: ignore[arg-type]
         assert values is not None
         assert values.mean() == pytest.approx(one.test(f"{metric}@20"), rel=1e-6)
+
+
+def test_the_command_sums_up_in_words(tmp_path: Path) -> None:
+    command = ["summary", "--results", str(tmp_path)]
+    fill(tmp_path, SPARSE, {"set": 0.28}, (1,))
+    empty = CliRunner().invoke(reproduce, command).stdout
+    assert "no run of SparseRec is recorded" in empty
+    assert "None" not in empty
+    fill(tmp_path, SPARSE, CHANCE, (1, 2))
+    (one,) = [s for s in settings(tmp_path, "grid") if "sparserec" in s.values]
+    assert one.gain is not None
+    assert one.dense_ratio is not None
+    text = " ".join(CliRunner().invoke(reproduce, command).stdout.split())
+    assert "* 1 of 18 settings compared, 0 with every rival; 1 won, 1 with p < 0.02" in text
+    assert f"gain {one.gain:+.1%} in the median" in text
+    assert f"of dense at 10%: {one.dense_ratio:.1%} at least" in text
