@@ -6,6 +6,7 @@ DEVICE ?=
 BUNDLE ?= runs/demo/bundle
 KILLS ?= 500
 CASES ?= 2000
+DELTAS ?= 600
 FAULTS ?= 1200
 FUZZ ?= 1000000
 SEED ?= 1
@@ -47,10 +48,10 @@ test: setup ## Run all tests, Python's and Kotlin's (with Kotlin's style)
 	cd android_app && $(MVN) verify
 	@if command -v aapt2 >/dev/null; then cd android_app/app && $(MVN) verify; \
 	else echo "the app's tests are skipped: aapt2 is missing (Debian: apt install aapt)"; fi
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-stress: setup ## Kill, corrupt, misbehave, fuzz (KILLS= CASES= FAULTS= FUZZ= SEED=: docs/stress.md)
-	$(BIN)/python -m tests.stress --kills $(KILLS) --cases $(CASES) --faults $(FAULTS) \
+stress: setup ## Kill, corrupt, misbehave, fuzz (KILLS= CASES= DELTAS= FAULTS= FUZZ= SEED=: docs/stress.md)
+	$(BIN)/python -m tests.stress --kills $(KILLS) --cases $(CASES) --deltas $(DELTAS) --faults $(FAULTS) \
 	  --fuzz $(FUZZ) --seed $(SEED)
 
 bench: setup ## Measure steps and loops beside their peers (runs/bench, docs/performance.md)

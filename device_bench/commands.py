@@ -78,20 +78,25 @@ def deploy(
         typer.Option("--build-app", help="Build the Android app for the phone first, if possible."),
     ] = False,
 ) -> None:
-    """Bring the app and a bundle to a device.
+    """Bring the app and a bundle, or a delta, to a device.
 
     The app is installed or updated if an APK is given or was built (`sparserec apk`). What is there
-    already is not sent again, and what broke off goes on.
+    already is not sent again, and what broke off goes on. A delta (`sparserec export --since`) goes
+    to a device that holds the bundle that it is for, which makes the new one of the two.
     """
-    from device_bench import install
+    from device_bench import delta, delta_commands, install
 
     console = Console()
     with bars() as progress:
-        checked = bundles.load(bundle, progress)
-    say = _say(console)
+        is_delta = delta.is_delta(bundle)
+        checked = delta.load(bundle) if is_delta else bundles.load(bundle, progress)
+    say = say_to(console)
     with device_list.choose(device, say=say) as connected:
         with bars() as progress:
             install.provide(connected, apk, build=build_app, say=say, progress=progress)
+        if isinstance(checked, delta.LoadedDelta):
+            delta_commands.deploy_delta(console, connected, checked)
+            return
         with bars() as progress:
             done = deploy_bundle(connected, checked, progress)
         _show_deployed(console, checked, done)
@@ -150,7 +155,8 @@ def virtual_device(
     raise SparseRecError("a virtual device ended by itself", "start it again")
 
 
-def _say(console: Console) -> Any:
+def say_to(console: Console) -> Any:
+    """Give what tells the user of a device."""
     return lambda text: console.print(f"[bold]device:[/] {escape(text)}", soft_wrap=True)
 
 

@@ -56,8 +56,34 @@ def deploy(device: Device, bundle: Bundle, progress: Progress = silent) -> Deplo
         progress(text, 0, None)
 
     with lock.hold(device, name, what, wait=True, say=say) as held:
-        work = _Deployment(device, bundle, facts, progress, held)
-        persist(device, work.bring, lambda: sum(work.landed.values()))
+        return push(device, bundle, bundle_path(bundle.bundle_id), facts, held, progress)
+
+
+def push(
+    device: Device,
+    source: Bundle,
+    folder: str,
+    facts: Facts,
+    held: lock.Held,
+    progress: Progress = silent,
+    room: int = 0,
+) -> Deployed:
+    """Make the folder ``folder`` of the device hold the files of ``source``, the last one last.
+
+    Args:
+        device: connected; a lost connection is made anew.
+        source: a bundle, or something else with files and hashes.
+        folder: absolute path on the device.
+        facts: of the device.
+        held: the lock under which this happens.
+        progress: told of the bytes.
+        room: bytes that must be free besides.
+
+    Raises:
+        DeviceError: the device has no room, is gone for good, or a file arrives damaged.
+    """
+    work = _Deployment(device, source, folder, facts, progress, held, room)
+    persist(device, work.bring, lambda: sum(work.landed.values()))
     return work.result()
 
 
@@ -67,21 +93,23 @@ class _Deployment:
 
     device: Device
     bundle: Bundle
+    folder: str
     facts: Facts
     progress: Progress
     held: lock.Held
+    room: int
     started: float = field(default_factory=time.monotonic)
     landed: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
 
     def bring(self, failures: int) -> None:
-        """Make the device hold the bundle, in smaller pieces the more often that failed."""
-        folder = bundle_path(self.bundle.bundle_id)
+        """Make the device hold the files, in smaller pieces the more often that failed."""
+        folder = self.folder
         _shell(self.device, f"mkdir -p {shlex.quote(folder)}", "cannot make the bundle's folder")
         missing = self._missing(folder)
         self.progress("compare with the device", 1, 1)
         total = sum(file.size for file in missing)
-        _check_room(self.device, self.facts, total)
+        _check_room(self.device, self.facts, total + self.room)
         piece = max(LEAST_PIECE_BYTES, PIECE_BYTES >> 2 * failures)
         done = 0
         for file in missing:
@@ -100,7 +128,8 @@ class _Deployment:
     def _missing(self, folder: str) -> list[BundleFile]:
         """The files that are not there, the manifest last; its old one is taken away first."""
         files = self.bundle.files
-        there = _hashes(self.device, [f"{folder}/{file.name}" for file in files], self.bundle)
+        paths = [f"{folder}/{file.name}" for file in files]
+        there = hashes(self.device, paths, sum(file.size for file in files))
         missing = [file for file in files if there.get(f"{folder}/{file.name}") != file.sha256]
         manifest = files[-1]
         if missing:
@@ -169,10 +198,9 @@ def _check_room(device: Device, facts: Facts, size: int) -> None:
         )
 
 
-def _hashes(device: Device, paths: list[str], bundle: Bundle) -> dict[str, str]:
-    """The SHA-256 of those of ``paths`` that are on the device."""
+def hashes(device: Device, paths: list[str], size: int) -> dict[str, str]:
+    """The SHA-256 of those of ``paths``, of ``size`` bytes in all, that are on the device."""
     quoted = " ".join(shlex.quote(path) for path in paths)
-    size = sum(file.size for file in bundle.files)
     output = device.shell(f"sha256sum {quoted} 2>/dev/null", allowance(size)).output
     return {path: digest for digest, path in _HASH_LINE.findall(output)}
 

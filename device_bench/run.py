@@ -125,8 +125,7 @@ def perform(
     known = post_mortem.before(device)
     report_path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _stopped_on_error(device):
-            result = _watch(device, _command(values), watchdog, progress)
+        result = instrument(device, values, watchdog, progress)
         ended = _over(device, place, report_path, result, known)
     except CancelledError:
         ended = Ended(State.CANCELLED, "the run was cancelled", "run it again")
@@ -155,6 +154,20 @@ def _make_room(device: Device, place: str, state: str) -> None:
     made = device.shell(f"mkdir -p {place} {shlex.quote(state)}")
     if made.exit_code != 0:
         raise DeviceError(f"{device.name}: cannot make the run's folder: {made.output.strip()}")
+
+
+def instrument(
+    device: Device, values: list[tuple[str, str]], watchdog: Watchdog, progress: Progress
+) -> Result:
+    """Start the harness with keys and values, and read what it says to its end.
+
+    Raises:
+        CancelledError: it is to be stopped, and was.
+        TimedOutError: a limit is passed; it was stopped.
+        DeviceError: the connection failed.
+    """
+    with _stopped_on_error(device):
+        return _watch(device, _command(values), watchdog, progress)
 
 
 def _command(values: list[tuple[str, str]]) -> str:

@@ -65,6 +65,15 @@ class Program:
     max_abs_errors: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """A bundle that is not written yet: its manifest, its other files, and ``Built``'s errors."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+    max_abs_errors: dict[str, float]
+
+
 def build(
     run: TrainedRun,
     out: Path,
@@ -75,11 +84,31 @@ def build(
     progress: Progress = silent,
     others: Mapping[str, Program] | None = None,
 ) -> Built:
-    """Write the bundle of a run to the folder ``out``.
+    """Write the bundle of a run to the folder ``out``; see ``assemble``.
+
+    Raises:
+        SparseRecError: if there is no such bundle, or ``out`` cannot be written. ``out`` is then as
+            it was.
+    """
+    made = assemble(run, recipe, steps, spare_users, spare_items, progress, others)
+    write_bundle(out, made.manifest, made.files)
+    progress("export: done", STAGES, STAGES)
+    return Built(out, made.manifest, made.max_abs_errors)
+
+
+def assemble(
+    run: TrainedRun,
+    recipe: Incremental,
+    steps: int | None = None,
+    spare_users: int | None = None,
+    spare_items: int | None = None,
+    progress: Progress = silent,
+    others: Mapping[str, Program] | None = None,
+) -> Assembled:
+    """Make the bundle of a run.
 
     Args:
         run: trained; its split has a log and later interactions.
-        out: a folder that is not there, is empty, or is a bundle to replace.
         recipe: what the device does; its ``floor`` is taken from the run.
         steps: length of the device's run; None takes the recipe's passes over the log.
         spare_users: free rows for users yet to come; None takes 2%, at least 8.
@@ -89,8 +118,7 @@ def build(
             manifest.
 
     Raises:
-        SparseRecError: if the run has nothing for a device, a program differs from PyTorch, or
-            ``out`` cannot be written. ``out`` is then as it was.
+        SparseRecError: if the run has nothing for a device, or a program differs from PyTorch.
     """
     split = run.split
     if run.recipe.step.model not in EXPORTED:
@@ -137,10 +165,8 @@ def build(
         files[GRAPH] = _tensors(layout.graph_tensors(split, num_users, num_items))
     infos = {name: program.info for name, program in programs.items()}
     described = _manifest(run, table, recipe, steps, infos, files)
-    write_bundle(out, described, files)
-    progress("export: done", STAGES, STAGES)
     errors = programs["step"].max_abs_errors | programs["score"].max_abs_errors
-    return Built(out, described, errors)
+    return Assembled(described, files, errors)
 
 
 def step_program(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from export import contents, manifest
+from export import contents
+from export import manifest as manifests
 from export.manifest import AGAIN, FileInfo, Manifest
 from export.program import check_magic
 from pipeline.files import write_atomic
@@ -39,26 +40,53 @@ def bundle_id(
     return f"{dataset}-{model}-d{dim}-{100 * density:.3g}pct-{content}"
 
 
-def write_bundle(out: Path, described: Manifest, files: Mapping[str, bytes]) -> None:
+def write_bundle(
+    out: Path, described: Manifest, files: Mapping[str, bytes], manifest: bytes | None = None
+) -> None:
     """Write a bundle to the folder ``out``, replacing a bundle that is there.
 
-    The new one is made beside it as ``<out>.part``, checked as a reader would, and renamed.
+    Args:
+        out: a folder that is not there, is empty, or is a bundle to replace.
+        described: the manifest.
+        files: all other files.
+        manifest: the manifest's bytes, where they must be certain ones.
 
     Raises:
         SparseRecError: if ``out`` is there and is not a bundle, or cannot be written.
     """
+
+    def write(part: Path) -> None:
+        for name, data in files.items():
+            write_atomic(part / name, data)
+        write_atomic(part / manifests.NAME, manifest or described.to_json())
+        verify_bundle(part)
+
+    replace_folder(out, manifests.NAME, "bundle", write)
+
+
+def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill ``<out>.part``, then give it its name, in the place of what is there.
+
+    Args:
+        out: a folder that is not there, is empty, or has the file ``mark``.
+        mark: the file by which such a folder is known.
+        what: such a folder is, for the error.
+        write: fills the folder, and checks it as a reader would.
+
+    Raises:
+        SparseRecError: if ``out`` is something else, or cannot be written. It is as it was then.
+    """
     out = out.absolute()
-    if out.exists() and not (out / manifest.NAME).exists() and not _empty(out):
-        raise SparseRecError(f"{out}: is there and is not a bundle", "choose another --out")
+    if out.exists() and not (out / mark).exists() and not _empty(out):
+        raise SparseRecError(f"{out}: is there and is not a {what}", "choose another --out")
     part, old = (out.with_name(out.name + end) for end in (".part", ".old"))
     try:
+        if old.exists() and not out.exists():
+            old.replace(out)  # a crash came between the two renames below
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
         part.mkdir(parents=True)
-        for name, data in files.items():
-            write_atomic(part / name, data)
-        write_atomic(part / manifest.NAME, described.to_json())
-        verify_bundle(part)
+        write(part)
         if out.exists():
             out.replace(old)
         part.replace(out)
@@ -80,11 +108,17 @@ def read_manifest(bundle: Path) -> Manifest:
     if not bundle.is_dir():
         what = "is a file" if bundle.exists() else "there is no such folder"
         raise SparseRecError(f"{bundle}: {what}", "name the folder of a bundle")
-    if not (bundle / manifest.NAME).exists():
+    if (bundle / manifests.DELTA).exists():
         raise SparseRecError(
-            f"{bundle}: has no {manifest.NAME}, so it is not a bundle or not a whole one", AGAIN
+            f"{bundle}: is a delta, not a bundle",
+            "bring it to a device: sparserec deploy DELTA; or make the bundle: sparserec apply "
+            "BASE DELTA OUT",
         )
-    return manifest.read(bundle / manifest.NAME)
+    if not (bundle / manifests.NAME).exists():
+        raise SparseRecError(
+            f"{bundle}: has no {manifests.NAME}, so it is not a bundle or not a whole one", AGAIN
+        )
+    return manifests.read(bundle / manifests.NAME)
 
 
 def verify_bundle(bundle: Path, progress: Progress = silent) -> Manifest:
@@ -96,7 +130,7 @@ def verify_bundle(bundle: Path, progress: Progress = silent) -> Manifest:
     described = read_manifest(bundle)
     for done, (name, info) in enumerate(described.files.items()):
         progress(f"checking: {name}", done, len(described.files))
-        _verify_file(bundle / name, info)
+        verify_file(bundle / name, info)
     for program in described.programs.values():
         path = bundle / program.file
         with path.open("rb") as file:
@@ -106,20 +140,27 @@ def verify_bundle(bundle: Path, progress: Progress = silent) -> Manifest:
     return described
 
 
-def _verify_file(path: Path, info: FileInfo) -> None:
+def verify_file(
+    path: Path, info: FileInfo, described_in: str = "the manifest", fix: str = AGAIN
+) -> None:
+    """Check a file's size and SHA-256.
+
+    Raises:
+        SparseRecError: naming the file, and ``described_in`` as what says otherwise.
+    """
     try:
         size = path.stat().st_size
         if size != info.bytes:
-            raise SparseRecError(f"{path}: has {size} bytes, the manifest says {info.bytes}", AGAIN)
+            raise SparseRecError(f"{path}: has {size} bytes, {described_in} says {info.bytes}", fix)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise SparseRecError(f"{path}: {error.strerror}", AGAIN) from None
+        raise SparseRecError(f"{path}: {error.strerror}", fix) from None
     if found != info.sha256:
         raise SparseRecError(
-            f"{path}: damaged; its SHA-256 is {found[:12]}..., the manifest says"
+            f"{path}: damaged; its SHA-256 is {found[:12]}..., {described_in} says"
             f" {info.sha256[:12]}...",
-            AGAIN,
+            fix,
         )
 
 

@@ -43,7 +43,12 @@ class PrecisionChoice(StrEnum):
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run that sparserec train wrote.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the bundle.  [default: RUN/bundle]")
+        Path | None,
+        typer.Option(help="Folder of the bundle or delta.  [default: RUN/bundle or RUN/delta]"),
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Write a delta: only what changed since that bundle."),
     ] = None,
     spare_users: Annotated[
         int | None,
@@ -92,13 +97,18 @@ def export(
 ) -> None:
     """Turn a trained run into a bundle for a phone.
 
-    The programs are executed and compared with PyTorch before anything is written.
+    The programs are executed and compared with PyTorch before anything is written. With --since, a
+    delta is written, which `sparserec deploy` brings to devices that hold that bundle, and
+    `sparserec apply` turns into a bundle here.
 
     Example: sparserec export runs/ml-100k-sparserec --out runs/first/bundle
     """
     from rich.console import Console
 
-    from export.build import build
+    from export import delta_commands, layout
+    from export.build import assemble
+    from export.bundle import verify_bundle, write_bundle
+    from export.delta import write_delta
     from pipeline.incremental import Incremental
     from pipeline.run import load_run
     from sparserec.progress import bars
@@ -123,26 +133,41 @@ def export(
         precision=precision.value,
         **{name: v for name, v in given.items() if v is not None},
     )
+    if since is not None:
+        base, split = verify_bundle(since), trained.split
+        if spare_users is None:
+            spare_users = layout.kept_spare(base.num_users, split.num_users)
+        if spare_items is None:
+            spare_items = layout.kept_spare(base.num_items, split.num_items)
     with bars() as progress:
-        built = build(
-            trained, out or run / "bundle", recipe, steps, spare_users, spare_items, progress
-        )
-    console = Console()
-    console.print(_programs(built.manifest, built.max_abs_errors))
-    console.print(_files(built.manifest))
-    worst = max(built.max_abs_errors.values())
-    console.print(f"ExecuTorch against PyTorch: max abs error {worst:.2g}", highlight=False)
-    console.print(f"bundle {built.manifest.bundle_id} in {built.path}", highlight=False)
+        made = assemble(trained, recipe, steps, spare_users, spare_items, progress)
+        if since is None:
+            write_bundle(out or run / "bundle", made.manifest, made.files)
+        else:
+            delta = write_delta(since, made.manifest, made.files, out or run / "delta")
+    console = Console(highlight=False)
+    console.print(_programs(made.manifest, made.max_abs_errors))
+    console.print(_files(made.manifest))
+    worst = max(made.max_abs_errors.values())
+    console.print(f"ExecuTorch against PyTorch: max abs error {worst:.2g}")
+    if since is None:
+        console.print(f"bundle {made.manifest.bundle_id} in {out or run / 'bundle'}")
+    else:
+        delta_commands.show(console, delta, made.manifest, out or run / "delta")
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle or delta.")],
 ) -> None:
-    """Show what is inside a bundle, after checking every file of it."""
+    """Show what is inside a bundle, or a delta, after checking every file of it."""
     from rich.console import Console
 
+    from export import delta_commands
     from export.bundle import verify_bundle
 
+    if delta_commands.is_delta(bundle):
+        delta_commands.inspect(bundle)
+        return
     manifest = verify_bundle(bundle)
     console = Console()
     console.print(_summary(manifest))

@@ -40,7 +40,7 @@ def check(bundle: Path, manifest: Manifest) -> None:
     """
     _check_table(bundle / "table.safetensors", manifest)
     if manifest.has_graph:
-        _check_graph(bundle / GRAPH, manifest)
+        check_graph(bundle / GRAPH, manifest)
     _check_interactions(bundle / "interactions.safetensors", manifest)
     _check_ids(bundle / "ids.safetensors", manifest)
     _check_golden(bundle / "golden.json", manifest)
@@ -94,7 +94,12 @@ def _check_table(path: Path, manifest: Manifest) -> None:
                 raise bad(path, name, "holds a value that is not finite")
 
 
-def _check_graph(path: Path, manifest: Manifest) -> None:
+def check_graph(path: Path, manifest: Manifest) -> None:
+    """Check ``graph.safetensors`` (docs/formats.md section 1.6).
+
+    Raises:
+        SparseRecError: it is not as the page says; the message names the tensor.
+    """
     arrays = load_tensors(path, {"graph_ptr": "int32", "graph_rows": "int32"})
     ptr, rows = arrays["graph_ptr"], arrays["graph_rows"]
     users, size = manifest.num_users, manifest.num_users + manifest.num_items

@@ -2,7 +2,7 @@
 
 Both learn from the very batches that SparseRec's step learns from, with the same loss and plain
 SGD, so on a table whose every entry is active all three have the same losses. docs/formats.md
-section 1.6 says what a bundle with these programs has, docs/sparse-vs-dense.md what is measured.
+section 1.8 says what a bundle with these programs has, docs/sparse-vs-dense.md what is measured.
 """
 
 from __future__ import annotations
@@ -102,15 +102,21 @@ def step_pte(table: Tensor, batch_size: int, l2: float, learning_rate: float) ->
 
 
 def training_pte(table: Tensor, batch_size: int, l2: float) -> bytes:
-    """``DenseMF`` for ExecuTorch's TrainingModule, exported as its own examples are.
+    """``DenseMF`` for ExecuTorch's TrainingModule."""
+    return joint_pte(DenseMF(table, l2), batch_size)
 
-    Method ``training``; the optimizer is the TrainingModule's SGD and not in the program.
+
+def joint_pte(model: nn.Module, batch_size: int) -> bytes:
+    """A model's forward and backward for ExecuTorch's TrainingModule, as its own examples export.
+
+    Method ``training`` takes rows int64 (3B,) and returns the loss, the parameters' gradients and
+    the parameters; the optimizer is the TrainingModule's SGD and not in the program.
     """
     with quiet():
         from executorch.exir import EdgeCompileConfig, to_edge
         from torch.export.experimental import _export_forward_backward
 
-        exported = torch.export.export(DenseMF(table, l2), (_rows(batch_size),), strict=True)
+        exported = torch.export.export(model, (_rows(batch_size),), strict=True)
         joint = _export_forward_backward(exported)
         edge = to_edge(
             {"training": joint}, compile_config=EdgeCompileConfig(_check_ir_validity=False)

@@ -29,6 +29,15 @@ def capacity(assigned: int, spare: int | None) -> int:
     return assigned + spare
 
 
+def kept_spare(base: int, assigned: int) -> int | None:
+    """Give the free rows that leave a bundle as large as its base, which had ``base`` rows.
+
+    Rows that come to the users move those of all items, and programs depend on sizes; so a delta is
+    small where newcomers take rows that are there. None where they are too many.
+    """
+    return base - assigned if base >= assigned else None
+
+
 def with_spare_rows(table: PackedTable, num_users: int, num_items: int, floor: int) -> PackedTable:
     """Grow a table to ``num_users`` and ``num_items`` rows.
 

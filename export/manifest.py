@@ -14,6 +14,8 @@ from export.methods import TensorSpec
 from sparserec.errors import SparseRecError
 
 NAME = "manifest.json"
+DELTA = "delta.json"
+"""What a delta has instead."""
 SCHEMA_VERSION = 1
 AGAIN = "export the bundle again: sparserec export"
 FILES = (
@@ -35,7 +37,8 @@ WORDS = {
 }
 """What these fields may be. Written out, so that ``sparserec inspect`` does without torch."""
 
-_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+"""What a file of a bundle may be called."""
 
 T = TypeVar("T")
 
@@ -226,7 +229,7 @@ def _word(kind: Any) -> str:
 
 def _check(manifest: Manifest, path: Path) -> None:
     for name in manifest.files:
-        if not _PLAIN.fullmatch(name) or name == NAME:
+        if not PLAIN.fullmatch(name) or name == NAME:
             raise bad(path, "files", f"{json.dumps(name)} is not a plain file name")
     for name in (*FILES, GRAPH) if manifest.has_graph else FILES:
         if name not in manifest.files:

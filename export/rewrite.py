@@ -29,6 +29,7 @@ def rewrite(graph: GraphModule, batched: bool = False) -> GraphModule:
     graph = _without_copies(graph)
     join_slices(graph)
     double_the_smaller(graph)
+    sum_by_products(graph)
     return graph
 
 
@@ -172,22 +173,59 @@ def join_slices(graph: GraphModule) -> None:
 
 
 def double_the_smaller(graph: GraphModule) -> None:
-    """Replace ``x * y + x * y`` by ``(x + x) * y``, with ``x`` the smaller: not a bit changes."""
+    """Replace a sum that has ``x * y`` twice by one with ``(x + x) * y``, ``x`` the smaller.
+
+    Autograd of ``x * x`` makes such sums. To rounding: the terms are added in another order.
+    """
     for node in list(graph.graph.nodes):
-        product = node.args[0] if _is_sum(node) and node.args[0] is node.args[1] else None
-        if product is None or product.target is not _aten.mul.Tensor or len(product.users) > 1:
+        if not _is_sum(node) or (len(node.users) == 1 and _is_sum(next(iter(node.users)))):
+            continue  # not the last of a chain of sums
+        terms = _terms(node)
+        twice = [term for term in terms if terms.count(term) == 2 and _is_product(term)]
+        if not twice or len(twice[0].users) > 2:
             continue
-        if not all(isinstance(arg, Node) for arg in product.args):
-            continue
-        smaller, larger = sorted(product.args, key=lambda arg: arg.meta["val"].numel())
+        call = _Builder(graph.graph)
+        factors: Any = twice[0].args
+        smaller, larger = sorted(factors, key=lambda arg: arg.meta["val"].numel())
         with graph.graph.inserting_before(node):
-            doubled = graph.graph.call_function(_aten.add.Tensor, (smaller, smaller))
-            doubled.meta["val"] = smaller.meta["val"]
-            result = graph.graph.call_function(_aten.mul.Tensor, (doubled, larger))
-            result.meta["val"] = node.meta["val"]
-        node.replace_all_uses_with(result)
+            total = call(_aten.mul.Tensor, call(_aten.add.Tensor, smaller, smaller), larger)
+            for term in terms:
+                if term is not twice[0]:
+                    total = call(_aten.add.Tensor, total, term)
+        node.replace_all_uses_with(total)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def sum_by_products(graph: GraphModule) -> None:
+    """Replace the sum of each line of a matrix by its product with a column of ones.
+
+    ExecuTorch's kernel for sums takes 140 ns for a line of 64; that for products is vectorised.
+    """
+    call = _Builder(graph.graph)
+    for node in list(graph.graph.nodes):
+        if node.target is not _aten.sum.dim_IntList or node.kwargs:
+            continue
+        lines, dims, *keep = node.args
+        shape = lines.meta["val"].shape
+        if len(shape) != 2 or list(dims) not in ([1], [-1]):
+            continue
+        with graph.graph.inserting_before(node):
+            ones = graph.graph.call_function(
+                _aten.full.default, ([shape[1], 1], 1.0), {"dtype": torch.float32}
+            )
+            ones.meta["val"] = lines.meta["val"].new_ones(shape[1], 1)
+            total = call(_aten.mm.default, lines, ones)
+            if not any(keep):
+                total = call(_aten.squeeze.dim, total, 1)
+        node.replace_all_uses_with(total)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _is_product(node: Node) -> bool:
+    """Whether this multiplies two tensors."""
+    return node.target is _aten.mul.Tensor and all(isinstance(arg, Node) for arg in node.args)
 
 
 def _is_sum(node: Node) -> bool:

@@ -17,6 +17,11 @@ from pipeline.top import best
 TOP_K = 20
 MAX_CHUNK = 8192
 """Items scored in one call: at d = 64 their rows take 2 MB."""
+PRODUCTS: tuple[ModelName, ...] = ("mf",)
+"""Models whose score is the inner product of two rows of the table. A harness finds the items with
+the largest products in the packed table, and the program ranks those."""
+CANDIDATES = 4 * TOP_K
+"""Items that the program ranks for a user of such a model."""
 PAIR_BUDGET = 1 << 19
 """Float32 numbers that a model may hold for the pairs of one call: 2 MB."""
 
@@ -73,7 +78,7 @@ def vector_methods(
     def vectors(tile: Tensor, neighbours: Tensor, weights: Tensor, *flat: Tensor) -> tuple[Tensor]:
         lists = Lists(neighbours, weights, neighbours, weights)  # nothing is differentiated
         parameters = split(flat[0], dense) if flat else {}
-        return (MODELS[model].propagate(tile, lists.aggregate, parameters)[:rows],)
+        return (MODELS[model].propagate(tile, lists.aggregate, parameters, size=rows),)
 
     tile = TensorSpec("rows", "float32", (slots, dim), "tile")
     inputs = [tile, *list_specs(slots, fanout, readers=False)]
@@ -92,7 +97,9 @@ def vector_width(model: ModelName, dim: int, dense: tuple[DenseSpec, ...]) -> in
 
 
 def score_chunk(items: int, model: ModelName = "mf") -> int:
-    """Choose C: the catalogue in as few equal chunks as possible."""
+    """Choose C: a user's candidates, or else the catalogue in as few equal chunks as possible."""
+    if model in PRODUCTS:
+        return max(TOP_K, min(CANDIDATES, items))
     most = min(MAX_CHUNK, PAIR_BUDGET // MODELS[model].PAIR_FLOATS)
     return max(TOP_K, math.ceil(items / math.ceil(items / most)))
 

@@ -84,7 +84,7 @@ class Step:
         model, size = MODELS[self.model], self.batch_slots
         vectors = rows
         if lists is not None:
-            vectors, rows = model.propagate(rows, lists.aggregate, dense)[:size], rows[:size]
+            vectors, rows = model.propagate(rows, lists.aggregate, dense, size=size), rows[:size]
         return batch_loss(self.loss, model, vectors, rows, dense, weight, self.l2, self.num_items)
 
 

@@ -8,8 +8,6 @@ neighbourhood, as on a device, these two look at its tile alone as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,26 +20,41 @@ from pipeline.losses import LossName, batch_loss
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Tile
 from pipeline.table import F32, I64, PackedTable
+from pipeline.threads import one_thread
+
+SMALL_BATCH = 4096
+"""Fewer examples make a tile that is too small to share between threads."""
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is differentiated: a model, a loss and a penalty."""
+    """What is differentiated: a model, a loss and a penalty.
+
+    Attributes:
+        model: the base recommender.
+        loss: of a batch.
+        l2: penalty on the rows of an example.
+        num_items: that negatives are drawn from.
+        device: where it is computed, for models without a graph; tables are in the host's memory.
+    """
 
     model: ModelName
     loss: LossName
     l2: float
     num_items: int
+    device: torch.device = CPU
 
     def value(
         self, vectors: Tensor, rows: Tensor, slots: I64, dense: dict[str, Tensor], size: int
     ) -> Tensor:
         """Compute the loss of ``size`` examples whose slots are places in vectors and rows."""
-        place = torch.from_numpy(slots)
+        place = torch.from_numpy(slots).to(vectors.device)
         # Not vectors[place]: its backward adds with atomics, in an order that changes.
         taken = F.embedding(place, vectors)
         raw = taken if rows is vectors else F.embedding(place, rows)
-        weight = torch.ones(size)
+        weight = torch.ones(size, device=vectors.device)
         model = MODELS[self.model]
         return batch_loss(self.loss, model, taken, raw, dense, weight, self.l2, self.num_items)
 
@@ -81,12 +94,12 @@ def tile_gradients(
     """
     rows, inverse = np.unique(slots, return_inverse=True)
     values, _, found = table.gather(rows)
-    with _one_thread(size):
-        tile = torch.from_numpy(values).requires_grad_()
-        weights = _leaves(dense)
+    with one_thread(size < SMALL_BATCH):
+        tile = torch.from_numpy(values).to(objective.device).requires_grad_()
+        weights = _leaves(dense, objective.device)
         loss = objective.value(tile, tile, inverse, weights, size)
         grads, *others = torch.autograd.grad(loss, [tile, *weights.values()])
-    whole = grads.numpy()
+    whole = grads.cpu().numpy()
     entries = whole[found.slot, found.col]
     return Gradients(float(loss.detach()), found.index, entries, _named(dense, others), rows, whole)
 
@@ -155,7 +168,7 @@ def sampled_gradients(
     rows, inverse = rows[rows >= 0], inverse - int(rows[0] < 0)
     values, _, found = table.gather(rows)
     model, lists = MODELS[objective.model], tile.lists()
-    with _one_thread(size):
+    with one_thread(size < SMALL_BATCH):
         distinct = torch.from_numpy(values).requires_grad_()
         # A slot of padding reads any row: its weights are 0 in all lists.
         slots = F.embedding(torch.from_numpy(np.maximum(inverse, 0)), distinct)
@@ -169,34 +182,16 @@ def sampled_gradients(
     return Gradients(float(loss.detach()), found.index, entries, _named(dense, others), rows, whole)
 
 
-def _leaves(dense: dict[str, F32]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(values).requires_grad_() for name, values in dense.items()}
+def _leaves(dense: dict[str, F32], device: torch.device = CPU) -> dict[str, Tensor]:
+    tensors = {name: torch.from_numpy(values).to(device) for name, values in dense.items()}
+    return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
 
 
 def _named(dense: dict[str, F32], grads: list[Tensor]) -> dict[str, F32]:
-    return {name: grad.numpy() for name, grad in zip(dense, grads, strict=True)}
+    return {name: grad.cpu().numpy() for name, grad in zip(dense, grads, strict=True)}
 
 
 def _add_rows(total: F32, total_rows: I64, added: F32, added_rows: I64) -> None:
     """Add the rows that two ascending lists share."""
     _, here, there = np.intersect1d(total_rows, added_rows, assume_unique=True, return_indices=True)
     total[here] += added[there]
-
-
-SMALL_BATCH = 4096
-
-
-@contextmanager
-def _one_thread(size: int) -> Iterator[None]:
-    """Keep PyTorch to one thread for a small batch: its tile is too small to share.
-
-    Measured with 1,024 triples at d = 64 on 2 cores that other work kept busy: a step of 3.5 ms
-    took 200 ms on two threads, which spin while they wait for each other.
-    """
-    threads = torch.get_num_threads()
-    if size < SMALL_BATCH:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

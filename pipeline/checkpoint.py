@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,19 +100,43 @@ def load_checkpoint(path: Path, fingerprint: str, trainer: Trainer) -> Progress:
     Raises:
         SparseRecError: if the file is damaged or belongs to another recipe or other data.
     """
+    with opened(path) as (scalars, file):
+        check(path, scalars, fingerprint)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return restore(trainer, scalars, tensors)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Open a checkpoint: what ``restore`` takes first, and the safetensors file to read from.
+
+    Raises:
+        SparseRecError: if the file is damaged, now or while it is read.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
-            scalars = json.loads(file.metadata()["run"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            yield json.loads(file.metadata()["run"]), file
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise SparseRecError(
             f"{path}: damaged checkpoint ({error})", "remove it, or start with --fresh"
         ) from None
+
+
+def check(path: Path, scalars: dict[str, Any], fingerprint: str) -> None:
+    """Refuse a checkpoint of another run.
+
+    Raises:
+        SparseRecError: if it is.
+    """
     if scalars["fingerprint"] != fingerprint:
         raise SparseRecError(
             f"{path}: made with another recipe or other data",
             "choose another --out, or start over with --fresh",
         )
+
+
+def restore(trainer: Trainer, scalars: dict[str, Any], tensors: dict[str, np.ndarray]) -> Progress:
+    """Put ``trainer``, whose table has the right shape, where a checkpoint's content says."""
     like = trainer.table
     prefix = "state."  # PEP's trainer has more of it at first
     state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,9 +20,13 @@ from pipeline.data.commands import (
     UserColumn,
 )
 from pipeline.data.commands import app as data
+from pipeline.data.logs import ReadOptions
 from pipeline.options import changed, with_flags
+from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
+    from pipeline.data.datasets import Protocol
+    from pipeline.data.split import Split
     from pipeline.fit import Fitted
 
 __all__ = ["data", "train"]
@@ -73,6 +78,10 @@ def train(
             " per-user: everything pooled, 50/25/25 of each user at random."
         ),
     ] = ProtocolChoice.lightgcn,
+    factors: Annotated[
+        Path | None,
+        typer.Option(help="Start from these factors (sparserec spark factorise)."),
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Start over where there is a checkpoint.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the dataset's terms.")] = False,
     user_col: UserColumn = None,
@@ -81,18 +90,33 @@ def train(
     rating_col: RatingColumn = None,
     min_rating: MinRating = None,
     duplicates: Duplicates = OnDuplicate.ERROR,
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Train on this many processes, by torchrun.", min=1),
+    ] = None,
+    compute: Annotated[
+        str, typer.Option(help="Where gradients are computed: cpu, cuda or cuda:N.")
+    ] = "cpu",
     **options: Any,
 ) -> None:
     """Train a table on a host and keep the epoch that validation likes best.
+
+    Data that memory does not hold is prepared first: sparserec data prepare LOG FOLDER, or
+    sparserec spark prepare; then the folder is given here.
 
     Stop it with Ctrl-C and run the same command again: it goes on where it was, bit for bit.
     Defaults in the panels are those of sparserec; other methods have some of their own.
 
     Example: sparserec train ml-100k --density 0.1 --out runs/first
     """
+    from pipeline.compute import device_for
     from pipeline.data.commands import ensure
-    from pipeline.data.datasets import DATASETS, load
-    from pipeline.fit import fit
+    from pipeline.data.datasets import DATASETS
+    from pipeline.distributed.launch import is_first, launch, under_torchrun
+    from pipeline.distributed.run import together
+    from pipeline.distributed.trainer import check
+    from pipeline.factors import read_factors
+    from pipeline.fit import fit, initial_table
     from pipeline.models import MODELS
     from pipeline.recipes import RECIPES
     from pipeline.run import save_run
@@ -101,10 +125,14 @@ def train(
     MODELS[model]  # an unknown one fails before any work
     recipe = RECIPES[method.value]()
     recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
-    if dataset in DATASETS:
+    device = device_for(compute, model)
+    rank_of_many = under_torchrun()
+    if dataset in DATASETS and not rank_of_many:
         ensure(dataset, yes)
-    data_set = load(
-        dataset,
+    if ranks is not None and not rank_of_many:
+        check(recipe, ranks)
+        launch(ranks, sys.argv[2:])
+    log = ReadOptions(
         user_col=user_col,
         item_col=item_col,
         time_col=time_col,
@@ -112,20 +140,55 @@ def train(
         min_rating=min_rating,
         duplicates=duplicates.value,
     )
-    split = data_set.split(recipe.seed, protocol.value)
-    out = out or Path("runs") / f"{data_set.name}-{method.value}"
+    name, source_sha256, split = _split(dataset, yes, recipe.seed, protocol.value, log)
+    start, given = None, None
+    if factors is not None and is_first():
+        given, found = read_factors(factors, recipe, split)
+        start = initial_table(recipe, split, factors=found)
+        del found
+    out = out or Path("runs") / f"{name}-{method.value}"
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.safetensors"
-    if fresh:
-        checkpoint.unlink(missing_ok=True)
+    checkpoint = out / ("checkpoint" if rank_of_many else "checkpoint.safetensors")
     try:
-        with bars() as progress:
-            fitted = fit(recipe, split, checkpoint, progress)
+        if rank_of_many:
+            fitted = together(recipe, split, out, fresh, device, start)
+        else:
+            if fresh:
+                checkpoint.unlink(missing_ok=True)
+            with bars() as progress:
+                fitted = fit(recipe, split, checkpoint, progress, start, device=device)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
         raise typer.Exit(130) from None
-    save_run(out, data_set.name, data_set.source_sha256, recipe, split, fitted)
+    if fitted is None:
+        return  # not the first rank
+    save_run(out, name, source_sha256, recipe, split, fitted, given)
     _show(out, fitted)
+
+
+def _split(
+    source: str, yes: bool, seed: int, protocol: Protocol, log: ReadOptions
+) -> tuple[str, str, Split]:
+    """Give name, SHA-256 and split of a prepared folder, a dataset or a log."""
+    from pipeline.data.commands import ensure
+    from pipeline.data.datasets import DATASETS, load
+    from pipeline.data.prepared import is_prepared, load_prepared
+    from sparserec.progress import bars
+
+    if source not in DATASETS and is_prepared(Path(source)):
+        given = [name for name, value in log.items() if value is not None and name != "duplicates"]
+        if protocol != "lightgcn" or given:
+            raise SparseRecError(
+                f"{source}: is prepared: its columns and its split are settled",
+                "leave out --protocol and the options of logs, or prepare the log anew with them",
+            )
+        with bars() as progress:
+            described, split = load_prepared(Path(source), progress)
+        return described.name, described.source_sha256, split
+    if source in DATASETS:
+        ensure(source, yes)
+    dataset = load(source, **log)
+    return dataset.name, dataset.source_sha256, dataset.split(seed, protocol)
 
 
 def _show(out: Path, fitted: Fitted) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,10 @@ from pipeline.top import ranked
 
 F64 = npt.NDArray[np.float64]
 CUTOFFS = (5, 10, 20)
+USERS_AT_A_TIME = 1 << 16
+"""Users whose interactions are looked up in one pass."""
+PAIRS_AT_A_TIME = 1 << 20
+"""Interactions copied in one go."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ NOT_TESTED = Quality(
 def evaluate(
     recommender: Recommender,
     relevant: Pairs,
-    seen: Pairs,
+    seen: Pairs | Sequence[Pairs],
     known_items: int,
     users: I64 | None = None,
 ) -> Quality:
@@ -65,18 +70,15 @@ def evaluate(
     Args:
         recommender: trained.
         relevant: held-out pairs to find.
-        seen: pairs that are never recommended.
+        seen: pairs that are never recommended, in one part or several.
         known_items: items that are candidates.
         users: only these, if given.
 
     Raises:
         ValueError: if there is nothing relevant.
     """
-    table = recommender.table
-    shape = (table.num_users, table.num_items)
-    liked, hidden = _csr(relevant, shape), _csr(seen, shape)
-    counts = np.diff(liked.indptr)
-    chosen = np.flatnonzero(counts).astype(np.int64)
+    num_users = recommender.table.num_users
+    chosen = users_of(relevant, num_users)
     if users is not None:
         chosen = np.intersect1d(chosen, users)
     if len(chosen) == 0:
@@ -84,22 +86,55 @@ def evaluate(
     items = recommender.items(known_items)
     k = min(max(CUTOFFS), known_items)
     hits = np.zeros((len(chosen), k), np.bool_)
+    counts = np.zeros(len(chosen), np.int64)
+    parts = (seen,) if isinstance(seen, Pairs) else tuple(seen)
     size = recommender.users_at_a_time(known_items)
-    for start in range(0, len(chosen), size):
-        chunk = chosen[start : start + size]
-        score = recommender.scores(chunk, items)  # (A, C)
-        past = hidden[chunk].tocoo()
-        score[torch.from_numpy(past.row), torch.from_numpy(past.col)] = -torch.inf
-        top = ranked(score, k).numpy()  # (A, k)
-        held_out = np.zeros(score.shape, np.bool_)
-        truth = liked[chunk].tocoo()
-        held_out[truth.row, truth.col] = True
-        hits[start : start + len(chunk)] = np.take_along_axis(held_out, top, axis=1)
-    return _metrics(hits, counts[chosen].astype(np.int64), chosen)
+    for first in range(0, len(chosen), USERS_AT_A_TIME):
+        group = chosen[first : first + USERS_AT_A_TIME]
+        shape = (num_users, recommender.table.num_items)
+        liked, hidden = _rows(group, (relevant,), shape), _rows(group, parts, shape)
+        counts[first : first + len(group)] = np.diff(liked.indptr)
+        for start in range(0, len(group), size):
+            chunk = slice(start, min(start + size, len(group)))
+            score = recommender.scores(group[chunk], items)  # (A, C)
+            past = hidden[chunk].tocoo()
+            score[torch.from_numpy(past.row), torch.from_numpy(past.col)] = -torch.inf
+            top = ranked(score, k).numpy()  # (A, k)
+            held_out = np.zeros(score.shape, np.bool_)
+            truth = liked[chunk].tocoo()
+            held_out[truth.row, truth.col] = True
+            found = np.take_along_axis(held_out, top, axis=1)
+            hits[first + chunk.start : first + chunk.stop] = found
+    return metrics(hits, counts, chosen)
 
 
-def _csr(pairs: Pairs, shape: tuple[int, int]) -> sp.csr_matrix:
-    return sp.csr_matrix((np.ones(len(pairs), np.float32), (pairs.users, pairs.items)), shape=shape)
+def users_of(pairs: Pairs, num_users: int) -> I64:
+    """Give the users that have interactions, ascending: int64 (U,)."""
+    present = np.zeros(num_users, np.bool_)
+    for some in _slices(pairs):
+        present[pairs.users[some]] = True
+    return np.flatnonzero(present)
+
+
+def _slices(pairs: Pairs) -> Iterator[slice]:
+    """Cut interactions, which may be mapped from disk, into what may be copied."""
+    for start in range(0, len(pairs), PAIRS_AT_A_TIME):
+        yield slice(start, start + PAIRS_AT_A_TIME)
+
+
+def _rows(users: I64, parts: Sequence[Pairs], shape: tuple[int, int]) -> sp.csr_matrix:
+    """Give the interactions of some users (A,) as a matrix of ones, (A, items)."""
+    place = np.full(shape[0], -1, np.int32)
+    place[users] = np.arange(len(users))
+    rows, columns = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+    for pairs in parts:
+        for some in _slices(pairs):
+            row = place[pairs.users[some]]
+            wanted = row >= 0
+            rows.append(row[wanted])
+            columns.append(pairs.items[some][wanted])
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    return sp.csr_matrix((np.ones(len(row), np.float32), (row, column)), (len(users), shape[1]))
 
 
 def recall_per_user(hits: Bool, relevant: I64, k: int) -> F32:
@@ -118,7 +153,7 @@ def ndcg_per_user(hits: Bool, relevant: I64, k: int) -> F64:
     return found
 
 
-def _metrics(hits: Bool, relevant: I64, users: I64) -> Quality:
+def metrics(hits: Bool, relevant: I64, users: I64) -> Quality:
     """Turn hit lists (U, k), best first, and counts of relevant items (U,) into averages."""
     per_user = {k: recall_per_user(hits, relevant, k) for k in CUTOFFS}
     ndcg = {k: float(np.mean(ndcg_per_user(hits, relevant, k))) for k in CUTOFFS}

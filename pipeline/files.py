@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +21,93 @@ from sparserec.errors import SparseRecError
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` beside ``path``, sync it to the disk, and rename it to ``path``."""
+    with _beside(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that becomes ``path``, on the disk, when the block ends without error."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+SAFETENSORS = {"int64": "I64", "float32": "F32", "int32": "I32", "uint8": "U8"}
+"""Names of dtypes, in the order in which the library writes tensors: all are aligned then."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a safetensors file, atomically; arrays mapped from disk pass through as they are.
+
+    The library's own writer holds a copy of all tensors.
+    """
+    header, end = {}, 0
+    kinds = list(SAFETENSORS)
+    order = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype.name), name))
+    for name in order:
+        values = tensors[name]
+        start, end = end, end + values.nbytes
+        kind = SAFETENSORS[values.dtype.name]
+        header[name] = {"dtype": kind, "shape": values.shape, "data_offsets": (start, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with _beside(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            np.ascontiguousarray(tensors[name]).tofile(file)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes ``path``, on the disk, when the block ends without error.
+
+    It lies in ``<path>.part``, which is locked; what a killed run left there is removed.
+
+    Raises:
+        SparseRecError: ``path`` is there already, cannot be made, or another run is making it.
+    """
+    if path.exists():
+        raise SparseRecError(f"{path}: is there already", "remove it, or name a new folder")
+    part = path.with_name(path.name + ".part")
     try:
-        os.fsync(folder)
+        part.mkdir(parents=True, exist_ok=True)
+        lock = os.open(part, os.O_RDONLY)
+    except OSError as error:
+        raise SparseRecError(f"{part}: {error.strerror}", "name a folder to write to") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise SparseRecError(f"{path}: another run is writing it", "wait for it to end") from None
+    try:
+        for left in part.iterdir():
+            shutil.rmtree(left)
+        # A name of its own: a killed run's processes may live on a while, and write to theirs.
+        folder = part / f"run-{secrets.token_hex(8)}"
+        folder.mkdir()
+        yield folder
+        for file in folder.rglob("*"):
+            _sync(file)
+        _sync(folder)
+        folder.rename(path)
+        _sync(path.parent)
     finally:
-        os.close(folder)
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(lock)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or a folder's entries reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.backward import CPU
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
-from pipeline.evaluate import NOT_TESTED, Quality, evaluate
+from pipeline.evaluate import NOT_TESTED, Quality, evaluate, users_of
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
@@ -34,7 +36,7 @@ from pipeline.prune import gradual_density, magnitude_prune, small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
 from pipeline.regrowth import set_schedule
-from pipeline.sampling import TripleSampler, join
+from pipeline.sampling import TripleSampler
 from pipeline.table import I64, PackedTable
 from pipeline.train import Trainer
 from sparserec import progress as report
@@ -63,13 +65,16 @@ class Fitted:
         return self.recommender.table
 
 
-def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> PackedTable:
+def initial_table(
+    recipe: Recipe, split: Split, cache: Path | None = None, factors: Factors | None = None
+) -> PackedTable:
     """Build the table that training starts from, for the users and items of the past.
 
     Args:
         recipe: of the run.
         split: of the data.
         cache: folder where factors are kept for other runs on the same interactions.
+        factors: of the same interactions, made elsewhere; no others are computed then.
     """
     users, items, seed = split.known_users, split.known_items, recipe.seed
     floor, scale = recipe.step.floor, recipe.value_scale
@@ -79,7 +84,8 @@ def initial_table(recipe: Recipe, split: Split, cache: Path | None = None) -> Pa
     if recipe.start == "random":
         density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
         return random_table(users, items, recipe.dim, density, floor, scale, seed)
-    factors = _factors(recipe, split, cache)
+    if factors is None:
+        factors = _factors(recipe, split, cache)
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
@@ -120,6 +126,7 @@ def fit(
     progress: report.Progress = report.silent,
     start: PackedTable | None = None,
     observe: Callable[[Trainer], dict[str, float]] | None = None,
+    device: torch.device = CPU,
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -130,6 +137,7 @@ def fit(
         progress: gets epochs done, with the last validation Recall@20.
         start: what ``initial_table`` gives for this recipe, if the caller has it already.
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
+        device: where gradients are computed; see ``pipeline.compute``.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
@@ -137,38 +145,45 @@ def fit(
     """
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    trainer, steps_per_epoch = _trainer(recipe, split, start or initial_table(recipe, split))
-    fingerprint = _fingerprint(recipe, split)
+    trainer, steps_per_epoch = trainer_of(recipe, split, start or initial_table(recipe, split))
+    trainer.device = device
+    fingerprint = fingerprint_of(recipe, split)
     state = Progress()
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, fingerprint, trainer)
     with _stop_between_steps() as stop:
-        while not _finished(recipe, state):
+        while not finished(recipe, state):
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
                 state.loss_sum += trainer.run_step()
                 _prune(trainer, recipe, steps_per_epoch)
             if trainer.step == end:
-                _end_epoch(trainer, recipe, split, state, steps_per_epoch)
+                quality = _validate(trainer, recipe, split)
+                within = trainer.table.density <= recipe.density + 1e-3 or recipe.method == "small"
+                end_epoch(trainer, state, quality, steps_per_epoch, within)
                 state.history[-1] |= observe(trainer) if observe is not None else {}
-                _tell(progress, recipe, state)
+                tell(progress, recipe, state)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, fingerprint, trainer, state)
             if stop.is_set():
                 raise KeyboardInterrupt
     assert state.best is not None
-    past = join(split.train, split.valid)
+    past = (split.train, split.valid)
     best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
     relevant = held_out(split)
     test = evaluate(best, relevant, past, split.known_items) if len(relevant) else NOT_TESTED
     return Fitted(best, state.best.epoch, state.history, test)
 
 
-def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
+def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
+    """Make the trainer of a run that begins, and count the steps of an epoch."""
     users, items = split.known_users, split.known_items
-    sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
+    if split.train_keys is None:
+        sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
+    else:
+        sampler = TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
-    schedule = _schedule(recipe, steps_per_epoch)
+    schedule = schedule_of(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]
     graph = None if model.GRAPH == "none" else Graph.of(split.train, users, items)
     dense = model.initial(start.dim, recipe.seed)
@@ -178,7 +193,8 @@ def _trainer(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer,
     return Trainer(*parts), steps_per_epoch
 
 
-def _schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
+def schedule_of(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
+    """Give the mask updates of a recipe, or None."""
     if recipe.window == 0 or recipe.method in ("magnitude", "pep"):
         return None
     steps, fraction = recipe.epochs * steps_per_epoch, recipe.exchange_fraction
@@ -209,18 +225,32 @@ def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
         trainer.replace_table(*magnitude_prune(trainer.table, density, floor, trainer.state))
 
 
-def _validation_users(recipe: Recipe, split: Split) -> I64:
+def validation_users(recipe: Recipe, split: Split) -> I64:
     """Draw the users that choose the epoch: the same for every method and seed."""
-    users = np.unique(split.valid.users).astype(np.int64)
+    users = users_of(split.valid, split.num_users)
     if 0 < recipe.valid_users < len(users):
         users = np.random.default_rng(0).choice(users, recipe.valid_users, replace=False)
     return np.sort(users)
 
 
-def _end_epoch(trainer: Trainer, recipe: Recipe, split: Split, state: Progress, steps: int) -> None:
+def _validate(trainer: Trainer, recipe: Recipe, split: Split) -> Quality:
     current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
-    users = _validation_users(recipe, split)
-    quality = evaluate(current, split.valid, split.train, split.known_items, users)
+    users = validation_users(recipe, split)
+    return evaluate(current, split.valid, split.train, split.known_items, users)
+
+
+def end_epoch(
+    trainer: Trainer, state: Progress, quality: Quality, steps: int, within: bool
+) -> None:
+    """Enter an epoch of so many steps in the history, and keep its table if it is the best.
+
+    Args:
+        trainer: at its end.
+        state: of the run, which is changed.
+        quality: on validation.
+        steps: in an epoch.
+        within: the table keeps to its budget; while it is pruned it is over it, and no answer.
+    """
     epoch = len(state.history) + 1
     state.history.append(
         {
@@ -234,31 +264,31 @@ def _end_epoch(trainer: Trainer, recipe: Recipe, split: Split, state: Progress, 
     if isinstance(trainer, PepTrainer):
         state.history[-1]["left"] = trainer.left
     state.loss_sum = 0.0
-    # While it is pruned a table is over its budget, and no answer.
-    within = trainer.table.density <= recipe.density + 1e-3 or recipe.method == "small"
     if within and (state.best is None or quality.recall[20] > state.best.recall):
         dense = {name: values.copy() for name, values in trainer.dense.items()}
         state.best = Best(epoch, quality.recall[20], trainer.table.copy(), dense)
 
 
-def _finished(recipe: Recipe, state: Progress) -> bool:
+def finished(recipe: Recipe, state: Progress) -> bool:
     """Tell whether the epochs are done, or validation has not improved for long enough."""
     done = len(state.history)
     waited = done - state.best.epoch if state.best is not None else 0
     return done >= recipe.epochs or 0 < recipe.patience <= waited
 
 
-def _tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
+def tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
+    """Report the epoch that has just ended."""
     recall = state.history[-1]["recall@20"]
     text = f"{recipe.method}: validation Recall@20 {recall:.4f}"
     progress(text, len(state.history), recipe.epochs)
 
 
-def _fingerprint(recipe: Recipe, split: Split) -> str:
+def fingerprint_of(recipe: Recipe, split: Split) -> str:
+    """Give what tells a checkpoint of this run from another's: a hash of recipe and data."""
     digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode())
     for part in (split.train, split.valid):
-        digest.update(np.ascontiguousarray(part.users).tobytes())
-        digest.update(np.ascontiguousarray(part.items).tobytes())
+        digest.update(np.ascontiguousarray(part.users).data)
+        digest.update(np.ascontiguousarray(part.items).data)
     return digest.hexdigest()
 
 

@@ -81,7 +81,7 @@ class ColumnBlocks:
     """A packed table seen as blocks of ``BLOCK`` columns.
 
     Attributes:
-        table: whose entries they are; the view is stale once an exchange replaces it.
+        table: whose entries they are; the view is stale once an exchange moves them.
     """
 
     table: PackedTable

@@ -17,9 +17,13 @@ SLOTS_PER_EXAMPLE = 3
 """Of ``bpr`` and ``bce``: user, positive item, negative item."""
 
 
-def bpr(positive: Tensor, negative: Tensor) -> Tensor:
-    """Bayesian personalised ranking (Rendle et al., UAI 2009), scores (B,) each: float32 (B,)."""
-    return F.softplus(negative - positive)
+def bpr(margins: Tensor) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al., UAI 2009): float32 (B,).
+
+    Args:
+        margins: (B,), a user's negative item's score less the positive one's.
+    """
+    return F.softplus(margins)
 
 
 def bce(positive: Tensor, negative: Tensor) -> Tensor:
@@ -72,9 +76,10 @@ def batch_loss(
         positives = model.pair_scores(user, vectors[size : 2 * size], dense)
         negatives = model.scores(user[None], negative[None], dense).squeeze(0)
         losses = softmax(positives, negatives, num_items)
+    elif name == "bce":
+        losses = bce(*model.example_scores(vectors, size, dense))
     else:
-        pairwise = bpr if name == "bpr" else bce
-        losses = pairwise(*model.example_scores(vectors, size, dense))
+        losses = bpr(model.example_margins(vectors, size, dense))
     squared = (rows * rows).sum(dim=1)
     penalty = squared[:size] + squared[size : 2 * size]
     others = squared[2 * size :]

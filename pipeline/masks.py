@@ -63,16 +63,16 @@ def _bound(chunks: Chunks, floor: int, more: int) -> tuple[np.int32, int]:
     high = np.zeros(HALF, np.int64)
     for keys, chosen in _ranked(chunks, floor):
         high += np.bincount((keys[~chosen] >> 16) + HALF // 2, minlength=HALF)
-    top, more = _last(high, more)
+    top, more = last_bin(high, more)
     low = np.zeros(HALF, np.int64)
     for keys, chosen in _ranked(chunks, floor):
         inside = keys[((keys >> 16) == top - HALF // 2) & ~chosen]
         low += np.bincount(inside & (HALF - 1), minlength=HALF)
-    bottom, more = _last(low, more)
+    bottom, more = last_bin(low, more)
     return np.int32((top - HALF // 2) * HALF + bottom), more
 
 
-def _last(bins: npt.NDArray[np.int64], more: int) -> tuple[int, int]:
+def last_bin(bins: npt.NDArray[np.int64], more: int) -> tuple[int, int]:
     """Find the bin in which the ``more``-th largest lies, and which of that bin's it is."""
     above = np.cumsum(bins[::-1])
     place = int(np.searchsorted(above, more))

@@ -111,13 +111,24 @@ def factorise(
         warnings.simplefilter("ignore", ConvergenceWarning)
         users = model.fit_transform(matrix)
     items = model.components_.T
-    # W and H share each component's scale arbitrarily; make their columns' norms equal.
-    norms = np.linalg.norm(users, axis=0), np.linalg.norm(items, axis=0)
-    balance = np.sqrt(np.maximum(norms[1], 1e-12) / np.maximum(norms[0], 1e-12))
+    balance = balanced(np.linalg.norm(users, axis=0), np.linalg.norm(items, axis=0))
     rows = np.zeros((num_users + num_items, dim), np.float32)
     np.multiply(users, balance, out=rows[:num_users, :rank])
     np.divide(items, balance, out=rows[num_users:, :rank])
     return Factors(rows, num_users)
+
+
+def balanced(users: F32, items: F32) -> F32:
+    """Give what W's columns are multiplied and H's divided by, (d,), for their norms to be equal.
+
+    W and H share each component's scale arbitrarily.
+
+    Args:
+        users: norms of W's columns (d,).
+        items: norms of H's rows (d,).
+    """
+    ratio: F32 = np.sqrt(np.maximum(items, 1e-12) / np.maximum(users, 1e-12))
+    return ratio
 
 
 def factorise_cached(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.table import F32, I64
+from pipeline.top import ranked
 
 NOTHING = -1
 """Stands where fewer candidates are left than were asked for; its score is -inf."""
@@ -33,11 +34,11 @@ def best(
         chunk: queries at a time.
         count: how many candidates each query is given.
         left_out: candidates that no query is given.
-        chosen: distinct candidates to rank; None for all.
+        chosen: distinct candidates to rank, ascending; None for all.
 
     Returns:
-        int64 and float32 (Q, min(count, candidates)), best first; ``NOTHING`` and -inf at the end
-        where fewer are left.
+        int64 and float32 (Q, min(count, candidates)), best first, equal scores by candidate;
+        ``NOTHING`` and -inf at the end where fewer are left.
     """
     if chosen is not None:
         vectors, hidden = vectors[torch.from_numpy(chosen)], hidden[:, chosen]
@@ -46,14 +47,16 @@ def best(
     count = min(count, candidates)
     ids = np.empty((queries, count), np.int64)
     scores = np.empty((queries, count), np.float32)
+    if count == 0:
+        return ids, scores
     for start in range(0, queries, chunk):
         at = np.arange(start, min(start + chunk, queries))
         found = score(at, vectors)
         past = hidden[at].tocoo()
         found[torch.from_numpy(past.row), torch.from_numpy(past.col)] = -torch.inf
         found[:, torch.from_numpy(left_out)] = -torch.inf
-        top = found.topk(count, dim=1)
-        ids[at], scores[at] = top.indices.numpy(), top.values.numpy()
+        top = ranked(found, count)
+        ids[at], scores[at] = top.numpy(), found.gather(1, top).numpy()
     if chosen is not None:
         ids = chosen[ids]
     ids[np.isneginf(scores)] = NOTHING

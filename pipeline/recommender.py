@@ -13,6 +13,7 @@ from pipeline.graph import ColumnBlocks, Graph
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Chunks
 from pipeline.table import F32, I64, PackedTable
+from pipeline.threads import one_thread
 
 SCORES_AT_A_TIME = 1 << 24
 """Memory is flat in the number of users: at most this many float32 numbers of scores at a time."""
@@ -76,10 +77,16 @@ class Recommender:
 
     def scores(self, users: I64, items: Tensor) -> Tensor:
         """Score users (A,) with item vectors (C, w'): float32 (A, C)."""
+        model, vectors = MODELS[self.model], self.vectors(users)
         with torch.no_grad():
-            scored = MODELS[self.model].scores(self.vectors(users)[None], items[None], self._dense)
-        return scored.squeeze(0)
+            if hasattr(model, "catalogue_scores"):
+                with one_thread():
+                    found: Tensor = model.catalogue_scores(vectors, items, self._dense)
+                return found
+            return model.scores(vectors[None], items[None], self._dense).squeeze(0)
 
     def users_at_a_time(self, items: int) -> int:
         """Give how many users ``scores`` may take at once, so that memory stays flat."""
-        return max(1, min(256, SCORES_AT_A_TIME // (items * MODELS[self.model].PAIR_FLOATS)))
+        model = MODELS[self.model]
+        floats = 1 if hasattr(model, "catalogue_scores") else model.PAIR_FLOATS
+        return max(1, min(256, SCORES_AT_A_TIME // (items * floats)))

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from pipeline.draws import RANDOM_GROWTH, SAMPLED_ROWS, draws
-from pipeline.exchange import Schedule, first, largest, magnitude, repack, strongest
+from pipeline.exchange import Schedule, first, largest, magnitude, repack, weakest
 from pipeline.table import F32, I64, PackedTable
 
 
@@ -29,7 +29,7 @@ def regrow_by_gradient(
     fraction: float,
     floor: int,
     state: dict[str, F32],
-) -> tuple[PackedTable, dict[str, F32], int]:
+) -> int:
     """Drop the weakest entries of the table, grow where one batch's gradient is largest.
 
     The rule of RigL (Evci et al., ICML 2020) and of DSL (arXiv 2402.02855), which differ in their
@@ -37,22 +37,21 @@ def regrow_by_gradient(
     reaches fewer; the originals then grow arbitrary ones.
 
     Args:
-        table: the table; it is not changed.
+        table: the table; changed in place.
         rows: int64 (R,), ascending: those whose gradient is not 0.
         grads: float32 (R, d), of the last batch. Active columns count too, if they are dropped.
         fraction: part of all active entries to drop.
         floor: no row falls below this many active entries; the originals have no such floor.
-        state: optimizer state, arrays (nnz,).
+        state: optimizer state, arrays (nnz,); changed in place.
 
     Returns:
-        The repacked table, its state, and the number of entries dropped, those that grew again
-        at once among them. The number of active entries is unchanged.
+        The number of entries dropped, those that grew again at once among them. The number of
+        active entries is unchanged.
     """
     if len(rows) == 0:
-        return table, state, 0
+        return 0
     order = _weakest_first(table, math.floor(fraction * table.nnz), floor)
-    found = table.entries(rows)
-    size, place = largest(grads, found, len(order))
+    size, place = largest(grads, table, rows, len(order))
     # Gradients at the places that are dropped: they compete with the inactive ones.
     row = np.searchsorted(table.row_ptr, order, side="right") - 1
     slot = np.minimum(np.searchsorted(rows, row), len(rows) - 1)
@@ -65,12 +64,12 @@ def regrow_by_gradient(
     flat = np.concatenate([place, slot[back] * table.dim + table.cols[order[back]]])
     by_place = np.argsort(flat)
     from_place = np.concatenate([np.full(len(place), -1), order[back]])[by_place]
-    chosen = np.sort(first(-np.concatenate([size, here[back]])[by_place], count))
+    chosen = first(-np.concatenate([size, here[back]])[by_place], count)
     old, grown = from_place[chosen], flat[by_place][chosen]
     dropped = np.setdiff1d(order, old[old >= 0])
     grown = grown[old < 0]
-    table, state = repack(table, state, dropped, rows[grown // table.dim], grown % table.dim)
-    return table, state, count
+    repack(table, state, dropped, rows[grown // table.dim], grown % table.dim)
+    return count
 
 
 def regrow_at_random(
@@ -80,15 +79,15 @@ def regrow_at_random(
     state: dict[str, F32],
     seed: int,
     window: int,
-) -> tuple[PackedTable, dict[str, F32], int]:
+) -> int:
     """Drop the weakest entries of either sign, grow as many anywhere: SET (Mocanu et al. 2018).
 
     Args:
-        table: the table; it is not changed.
+        table: the table; changed in place.
         fraction: zeta, part of the positive and part of the negative entries to drop; an entry at
             0 counts as positive.
         floor: no row falls below this many active entries; the original has no such floor.
-        state: optimizer state, arrays (nnz,).
+        state: optimizer state, arrays (nnz,); changed in place.
         seed: of the draws.
         window: which of the run's updates this is.
 
@@ -113,8 +112,8 @@ def regrow_at_random(
     grown = rank + np.searchsorted(taken - np.arange(len(taken)), rank, side="right")
     back = np.isin(places, grown)
     grown = grown[~np.isin(grown, places)]
-    table, state = repack(table, state, dropped[~back], grown // table.dim, grown % table.dim)
-    return table, state, count
+    repack(table, state, dropped[~back], grown // table.dim, grown % table.dim)
+    return count
 
 
 def importance_rows(weights: F32, size: int, seed: int, window: int) -> I64:
@@ -147,11 +146,8 @@ def importance_rows(weights: F32, size: int, seed: int, window: int) -> I64:
 
 def _weakest_first(table: PackedTable, count: int, floor: int) -> I64:
     """Find up to ``count`` entries to drop, in the order (|value|, row, col), by the floor."""
-    strength = magnitude(table.vals)
-    slot = np.repeat(np.arange(table.num_rows), np.diff(table.row_ptr))
-    free = np.flatnonzero(~strongest(strength, slot, table.num_rows, floor))
-    weakest = np.sort(free[first(strength[free], count)])
-    return weakest[np.argsort(strength[weakest], kind="stable")]
+    strength, place = weakest(table, np.arange(table.num_rows), floor, count)
+    return place[np.argsort(strength, kind="stable")]
 
 
 def _distinct(count: int, total: int, seed: int, window: int) -> I64:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from pipeline.data.split import Pairs, Split
-from pipeline.files import decode_ids, encode_ids, read_json, write_atomic, write_json
+from pipeline.files import decode_ids, encode_ids, read_json, write_json, write_tensors
 from pipeline.fit import Fitted
 from pipeline.recipes import Recipe
 from pipeline.table import F32, PackedTable
@@ -55,9 +55,25 @@ class TrainedRun:
 
 
 def save_run(
-    path: Path, dataset: str, source_sha256: str, recipe: Recipe, split: Split, fitted: Fitted
+    path: Path,
+    dataset: str,
+    source_sha256: str,
+    recipe: Recipe,
+    split: Split,
+    fitted: Fitted,
+    factors: dict[str, Any] | None = None,
 ) -> None:
-    """Write a run to the folder ``path``; ``run.json`` comes last, so a folder with it is whole."""
+    """Write a run to the folder ``path``; ``run.json`` comes last, so a folder with it is whole.
+
+    Args:
+        path: of the folder.
+        dataset: name of the dataset.
+        source_sha256: of the dataset's file.
+        recipe: of the run.
+        split: of the data.
+        fitted: what came of it.
+        factors: how the factors that the run started from were made, if not by its recipe.
+    """
     path.mkdir(parents=True, exist_ok=True)
     table = fitted.table
     arrays: dict[str, np.ndarray] = {
@@ -66,13 +82,12 @@ def save_run(
         "vals": table.vals,
     }
     arrays |= {f"dense.{name}": values for name, values in fitted.recommender.dense.items()}
-    write_atomic(path / "table.safetensors", save(arrays))
+    write_tensors(path / "table.safetensors", arrays)
     tensors = encode_ids("users", split.user_ids) | encode_ids("items", split.item_ids)
     for name in PARTS:
         part: Pairs = getattr(split, name)
         tensors |= {f"{name}_users": part.users, f"{name}_items": part.items}
-    tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
-    write_atomic(path / "split.safetensors", save(tensors))
+    write_tensors(path / "split.safetensors", tensors)
     write_json(
         path / "run.json",
         {
@@ -80,6 +95,7 @@ def save_run(
             "dataset": dataset,
             "source_sha256": source_sha256,
             "recipe": recipe.as_dict(),
+            "factors": factors,
             "num_users": table.num_users,
             "num_items": table.num_items,
             "known_users": split.known_users,

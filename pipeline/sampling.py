@@ -50,23 +50,26 @@ class TripleSampler:
         keys = np.sort(pair_keys(known.users, known.items, num_items))
         return cls(log, keys, num_items, known_items, seed)
 
-    def batch(self, step: int, size: int) -> tuple[I64, I64, I64]:
-        """Draw users, positive items and negative items, each int64 (size,)."""
-        users, positives = self.positives(step, size)
-        b = np.arange(size)
+    def batch(self, step: int, size: int, start: int = 0) -> tuple[I64, I64, I64]:
+        """Draw users, positive items and negative items, each int64 (size,).
+
+        They are examples ``start`` and after of the step's batch: a part of it is drawn alone.
+        """
+        users, positives = self.positives(step, size, start)
         negatives = np.empty(size, np.int64)
-        open_ = b
+        open_ = np.arange(size)
         for t in range(self.tries):
-            value = draws(self.seed, NEGATIVES, step, open_ * self.tries + t)
+            value = draws(self.seed, NEGATIVES, step, (start + open_) * self.tries + t)
             negatives[open_] = bounded(value, self.known_items)
             open_ = open_[self._liked(users[open_], negatives[open_])]
             if len(open_) == 0:
                 break
         return users, positives, negatives
 
-    def positives(self, step: int, size: int) -> tuple[I64, I64]:
-        """Draw users and positive items, each int64 (size,)."""
-        chosen = bounded(draws(self.seed, POSITIVES, step, np.arange(size)), len(self.log))
+    def positives(self, step: int, size: int, start: int = 0) -> tuple[I64, I64]:
+        """Draw users and positive items, each int64 (size,), of examples ``start`` and after."""
+        index = start + np.arange(size)
+        chosen = bounded(draws(self.seed, POSITIVES, step, index), len(self.log))
         return self.log.users[chosen].astype(np.int64), self.log.items[chosen].astype(np.int64)
 
     def shared_negatives(self, step: int, count: int) -> I64:
@@ -81,16 +84,37 @@ class TripleSampler:
         return liked
 
 
-def sampled_rows(log: Pairs, num_users: int, window: int, size: int, seed: int) -> I64:
+Drawn = Callable[[I64], I64]
+"""Rows, int64 (n k,), that draws (n,) of a window give, in their order, k for each."""
+
+
+def sampled_rows(
+    log: Pairs, num_users: int, window: int, size: int, seed: int, num_rows: int | None = None
+) -> I64:
     """Draw the rows S of a window in proportion to their frequency in the log.
 
     Rows are taken from randomly drawn interactions, user then item, until there are ``size``
     distinct ones or 16 ``size`` interactions were drawn. Importance sampling without logarithms:
     exact in every language.
 
+    Args:
+        log: the interactions.
+        num_users: rows of users come first.
+        window: which window.
+        size: |S|.
+        seed: of the draws.
+        num_rows: N, or None to look it up in the log, which takes a pass over it.
+
     Returns:
         int64 (at most size,), ascending.
     """
+    if num_rows is None:
+        num_rows = num_users + int(log.items.max()) + 1
+    return _first_distinct(by_frequency(log, num_users, window, seed), num_rows, size)
+
+
+def by_frequency(log: Pairs, num_users: int, window: int, seed: int) -> Drawn:
+    """Give what draws rows as ``sampled_rows`` does."""
 
     def drawn(index: I64) -> I64:
         chosen = bounded(draws(seed, SAMPLED_ROWS, window, index), len(log))
@@ -99,21 +123,24 @@ def sampled_rows(log: Pairs, num_users: int, window: int, size: int, seed: int) 
         rows[1::2] = num_users + log.items[chosen]
         return rows
 
-    return _first_distinct(drawn, num_users + int(log.items.max()) + 1, size)
+    return drawn
 
 
 def uniform_rows(num_rows: int, window: int, size: int, seed: int) -> I64:
     """Draw the rows S of a window, each as likely as another: int64 (at most size,), ascending."""
-    return _first_distinct(
-        lambda index: bounded(draws(seed, SAMPLED_ROWS, window, index), num_rows), num_rows, size
-    )
+    return _first_distinct(uniformly(num_rows, window, seed), num_rows, size)
+
+
+def uniformly(num_rows: int, window: int, seed: int) -> Drawn:
+    """Give what draws rows as ``uniform_rows`` does."""
+    return lambda index: bounded(draws(seed, SAMPLED_ROWS, window, index), num_rows)
 
 
 BLOCK = 1 << 16
 """Draws at a time: 16 |S| of them at once would take more memory than the rows' gradients."""
 
 
-def _first_distinct(drawn: Callable[[I64], I64], num_rows: int, size: int) -> I64:
+def _first_distinct(drawn: Drawn, num_rows: int, size: int) -> I64:
     """Take the first ``size`` distinct rows of draws 0 to 16 ``size``, ascending."""
     taken = np.zeros(num_rows, np.bool_)
     left = size

@@ -12,8 +12,10 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import torch
 
 from pipeline.backward import (
+    CPU,
     Gradients,
     Objective,
     layered_gradients,
@@ -84,7 +86,7 @@ class Trainer:
     """Trains a packed table step by step; ``step`` counts the steps done.
 
     Attributes:
-        table: replaced at each exchange, changed in place otherwise.
+        table: changed in place.
         sampler: draws the examples.
         config: of a step.
         schedule: of the mask updates; None keeps the mask.
@@ -98,6 +100,7 @@ class Trainer:
             drawn by them, else (0,).
         exchanged: entries exchanged over the whole run.
         neighbourhood: in place of a graph: what each step's sampled neighbourhood is drawn by.
+        device: where gradients of models without a graph are computed; see ``pipeline.compute``.
     """
 
     table: PackedTable
@@ -114,6 +117,7 @@ class Trainer:
     norms: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     exchanged: int = 0
     neighbourhood: Neighbourhood | None = None
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         names = STATE[self.config.optimizer]
@@ -162,9 +166,13 @@ class Trainer:
             users, positives, negatives = sampler.batch(self.step, size)
         return np.concatenate([users, offset + positives, offset + negatives])
 
+    @property
+    def _objective(self) -> Objective:
+        config, known_items = self.config, self.sampler.known_items
+        return Objective(config.model, config.loss, config.l2, known_items, self.device)
+
     def _gradients(self, slots: I64) -> Gradients:
-        config, size = self.config, self.config.batch_size
-        objective = Objective(config.model, config.loss, config.l2, self.sampler.known_items)
+        config, size, objective = self.config, self.config.batch_size, self._objective
         if self.neighbourhood is not None:
             tile = self.neighbourhood.tile(slots, self.sampler.seed, self.step)
             return sampled_gradients(objective, self.table, tile, len(slots), self.dense, size)
@@ -199,7 +207,7 @@ class Trainer:
             self.sampled = importance_rows(self.norms, size, seed, window)
         else:
             log, num_users = self.sampler.log, self.table.num_users
-            self.sampled = sampled_rows(log, num_users, window, size, seed)
+            self.sampled = sampled_rows(log, num_users, window, size, seed, num_rows)
         self.sums = np.zeros((0, self.table.dim), np.float32)
         if self.config.importance == "gradient":
             self.norms = np.zeros(num_rows, np.float32)
@@ -226,20 +234,16 @@ class Trainer:
         fraction = schedule.fraction_after(self.step)
         if fraction == 0:
             return
-        floor, window = self.config.floor, self.step // schedule.window
+        self.__dict__.pop("_blocks", None)  # stale once entries move, and not held while they do
+        table, state, floor = self.table, self.state, self.config.floor
         if self.config.grow == "set":
-            changed = regrow_at_random(
-                self.table, fraction, floor, self.state, self.sampler.seed, window
-            )
+            seed, window = self.sampler.seed, self.step // schedule.window
+            self.exchanged += regrow_at_random(table, fraction, floor, state, seed, window)
         elif self.config.grow == "rigl":
-            changed = regrow_by_gradient(
-                self.table, found.rows, found.whole, fraction, floor, self.state
-            )
+            rows, grads = found.rows, found.whole
+            self.exchanged += regrow_by_gradient(table, rows, grads, fraction, floor, state)
         else:
-            changed = exchange(self.table, self.sampled, self.sums, fraction, floor, self.state)
-        table, state, count = changed
-        self.replace_table(table, state)
-        self.exchanged += count
+            self.exchanged += exchange(table, self.sampled, self.sums, fraction, floor, state)
 
     def _accumulate(self, found: Gradients) -> None:
         if len(self.sums) == 0:  # not before, so that an instant gradient needs no window of it
@@ -252,6 +256,8 @@ class Trainer:
 
 
 def _contains(sorted_values: I64, values: I64) -> np.ndarray:
+    if len(sorted_values) == 0:  # a rank may own none of the rows sampled
+        return np.zeros(len(values), np.bool_)
     place = np.minimum(np.searchsorted(sorted_values, values), len(sorted_values) - 1)
     found: np.ndarray = sorted_values[place] == values
     return found

@@ -27,17 +27,24 @@ class Command:
 COMMANDS = {
     "data": Command("pipeline.commands", "data", "List and fetch datasets, check your own files."),
     "train": Command("pipeline.commands", "train", "Train a sparse table on a host."),
+    "spark": Command(
+        "pipeline.spark.commands", "app", "Split and factorise on Spark, past one machine."
+    ),
     "reproduce": Command(
         "pipeline.reproduce.commands", "reproduce", "Run the experiments of docs/results again."
     ),
     "export": Command("export.commands", "export", "Turn a trained run into a bundle for a phone."),
-    "inspect": Command("export.commands", "inspect", "Show what is inside a bundle."),
+    "inspect": Command("export.commands", "inspect", "Show what is inside a bundle or delta."),
+    "apply": Command("export.delta_commands", "apply", "Make a new bundle of an old and a delta."),
     "profile": Command(
         "device_bench.profile", "profile", "Show where the time of a bundle's programs goes."
     ),
     "doctor": Command("device_bench.doctor", "doctor", "Check this computer and its devices."),
     "devices": Command("device_bench.commands", "devices", "List the devices that can be used."),
-    "deploy": Command("device_bench.commands", "deploy", "Push a bundle to a device."),
+    "deploy": Command("device_bench.commands", "deploy", "Push a bundle or delta to a device."),
+    "rollback": Command(
+        "device_bench.delta_commands", "rollback", "Go back to the bundle before a delta."
+    ),
     "bench": Command("device_bench.bench_commands", "bench", "Train on devices, fetch reports."),
     "report": Command("device_bench.report_commands", "report", "Show a report or a bench."),
     "compare": Command("device_bench.report_commands", "compare", "Compare two reports."),

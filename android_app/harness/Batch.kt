@@ -24,28 +24,43 @@ class Batch(
     /** (T,) the number of each slot's row, -1 for padding. */
     private val numberOf = IntArray(slots)
 
+    /** The slots whose row has come before, ascending. */
+    private val repeats = IntArray(slots)
+    private var numRepeats = 0
+
     /** Distinct rows, which have the numbers `[0, numRows)`. */
     var numRows = 0
         private set
 
     /** Of each distinct row: its first slot, its entries in the table, its place in S or -1. */
     val firstSlot = IntArray(slots)
-    val start = IntArray(slots)
-    val size = IntArray(slots)
+    private val start = IntArray(slots)
+    private val end = IntArray(slots)
     val sampledPlace = IntArray(slots)
+
+    /** The numbers of the rows in S are the first [numSampled] of [sampledNumbers]. */
+    val sampledNumbers = IntArray(slots)
+    var numSampled = 0
+        private set
 
     /** Packed entries: those of row k begin at [firstEntry]`[k]`. */
     var numEntries = 0
         private set
     private val firstEntry = IntArray(slots)
 
-    /** Of each packed entry: its place in the tile, in the row's first slot, and its value. */
-    val places = IntArray(slots * dim)
-    val values = FloatArray(slots * dim)
+    /**
+     * Of each packed entry: its place in the table, in the tile (in the row's first slot), and its
+     * value. There is room for a few more.
+     */
+    private var entries = IntArray(0)
+    var places = IntArray(0)
+        private set
+    var values = FloatArray(0)
+        private set
 
     /** The same for each of the optimizer's numbers. */
     private val stateBuffers = states.toTypedArray()
-    val states = Array(states.size) { FloatArray(slots * dim) }
+    val states = Array(states.size) { FloatArray(0) }
 
     /** A few lines of the tile, small enough for the innermost cache. */
     private val rows = FloatArray(LINES * dim)
@@ -61,17 +76,17 @@ class Batch(
     fun gather(sampled: SampledRows) {
         number()
         locate(sampled)
+        makeRoom()
         pack()
         fillTile()
+        flagSampled()
     }
 
     /** Adds the lines of [gradients] (T, d) of a row in the row's first slot, in slot order. */
     fun sumSlots(gradients: FloatArray) {
-        for (slot in 0 until slots) {
-            val number = numberOf[slot]
-            if (number < 0 || firstSlot[number] == slot) continue
-            val to = firstSlot[number] * dim
-            val from = slot * dim
+        for (k in 0 until numRepeats) {
+            val to = firstSlot[numberOf[repeats[k]]] * dim
+            val from = repeats[k] * dim
             for (col in 0 until dim) gradients[to + col] += gradients[from + col]
         }
     }
@@ -80,6 +95,7 @@ class Batch(
     private fun number() {
         numbers.clear()
         numRows = 0
+        numRepeats = 0
         for (slot in 0 until slots) numberOf[slot] = if (rowOf[slot] < 0) -1 else numberAt(slot)
     }
 
@@ -87,7 +103,10 @@ class Batch(
         val row = rowOf[slot]
         val place = numbers.find(row)
         val number = numbers.number(place)
-        if (number >= 0) return number
+        if (number >= 0) {
+            repeats[numRepeats++] = slot
+            return number
+        }
         numbers.put(place, row, numRows)
         firstSlot[numRows] = slot
         return numRows++
@@ -101,50 +120,71 @@ class Batch(
         for (k in 0 until numRows) {
             val row = rowOf[firstSlot[k]]
             start[k] = table.start(row)
-            size[k] = table.end(row) - start[k]
+            end[k] = table.end(row)
             sampledPlace[k] = sampled.place(row)
         }
         touchEntries()
+        numEntries = 0
+        var inS = 0
+        for (k in 0 until numRows) {
+            firstEntry[k] = numEntries
+            numEntries += end[k] - start[k]
+            sampledNumbers[inS] = k
+            inS += if (sampledPlace[k] >= 0) 1 else 0
+        }
+        numSampled = inS
     }
 
     /** Has the rows' entries brought near: before they are read, and again before they change. */
     private fun touchEntries() {
-        val last = table.nnz - 1
-        for (k in 0 until numRows) {
-            touched += table.touch(minOf(start[k], last))
-        }
+        for (k in 0 until numRows) touched += table.touch(start[k], end[k])
+    }
+
+    private fun makeRoom() {
+        if (numEntries + Eights.COUNT <= values.size) return
+        val room = numEntries + numEntries / SPARE + Eights.COUNT
+        entries = IntArray(room)
+        places = IntArray(room)
+        values = FloatArray(room)
+        for (state in states.indices) states[state] = FloatArray(room)
     }
 
     /** Reads the rows' entries. */
     private fun pack() {
-        var entry = 0
         for (k in 0 until numRows) {
-            val line = firstSlot[k] * dim
             val from = start[k]
-            firstEntry[k] = entry
-            table.read(rowOf[firstSlot[k]], from, size[k], values, entry)
-            for (state in states.indices) {
-                for (j in 0 until size[k]) {
-                    states[state][entry + j] = stateBuffers[state].get(from + j)
-                }
-            }
-            for (j in from until from + size[k]) places[entry++] = line + table.col(j)
+            val size = end[k] - from
+            val to = firstEntry[k]
+            table.readCols(from, size, places, to, firstSlot[k] * dim)
+            table.read(rowOf[firstSlot[k]], from, size, values, to)
+            for (n in states.indices) Eights.read(stateBuffers[n], from, size, states[n], to)
+            name(from, size, to)
         }
-        numEntries = entry
+    }
+
+    private fun name(from: Int, size: Int, to: Int) {
+        var k = 0
+        while (k < size) {
+            for (j in 0..Eights.LAST) entries[to + k + j] = from + k + j
+            k += Eights.COUNT
+        }
     }
 
     /** Writes the entries into the table; what is rounded is rounded by draws of [noise]. */
     fun writeBack(noise: Long) {
         touchEntries()
-        for (k in 0 until numRows) {
-            val to = start[k]
-            val from = firstEntry[k]
-            table.write(rowOf[firstSlot[k]], to, size[k], values, from, noise)
-            for (state in states.indices) {
-                for (j in 0 until size[k]) {
-                    stateBuffers[state].put(to + j, states[state][from + j])
-                }
+        if (table.precision == Precision.INT8) {
+            for (k in 0 until numRows) {
+                val row = rowOf[firstSlot[k]]
+                table.write(row, start[k], end[k] - start[k], values, firstEntry[k], noise)
             }
+        } else {
+            table.scatter(entries, numEntries, values)
+        }
+        for (n in states.indices) {
+            val buffer = stateBuffers[n]
+            val numbers = states[n]
+            for (k in 0 until numEntries) buffer.put(entries[k], numbers[k])
         }
     }
 
@@ -153,15 +193,39 @@ class Batch(
         program.rows.rewind()
         program.mask.rewind()
         var first = 0
+        var number = 0
+        var repeat = 0
         while (first < slots) {
-            val lines = minOf(LINES, slots - first)
+            val last = minOf(first + LINES, slots)
             rows.fill(0f)
             mask.fill(0f)
-            for (slot in first until first + lines) if (numberOf[slot] >= 0) fillLine(slot, first)
-            program.rows.put(rows, 0, lines * dim)
-            program.mask.put(mask, 0, lines * dim)
-            first += lines
+            val from = entriesBefore(number)
+            while (number < numRows && firstSlot[number] < last) number++
+            fill(from, entriesBefore(number), -first * dim)
+            while (repeat < numRepeats && repeats[repeat] < last) {
+                val slot = repeats[repeat++]
+                val of = numberOf[slot]
+                val shift = (slot - firstSlot[of] - first) * dim
+                fill(firstEntry[of], entriesBefore(of + 1), shift)
+            }
+            program.rows.put(rows, 0, (last - first) * dim)
+            program.mask.put(mask, 0, (last - first) * dim)
+            first = last
         }
+    }
+
+    /** Packed entries of the rows before [number]. */
+    private fun entriesBefore(number: Int) = if (number < numRows) firstEntry[number] else numEntries
+
+    /** Writes packed entries into the lines under way, [shift] away from their places. */
+    private fun fill(first: Int, end: Int, shift: Int) {
+        for (entry in first until end) {
+            rows[places[entry] + shift] = values[entry]
+            mask[places[entry] + shift] = 1f
+        }
+    }
+
+    private fun flagSampled() {
         for (slot in 0 until slots) {
             val number = numberOf[slot]
             sampledFlags[slot] = if (number >= 0 && sampledPlace[number] >= 0) 1f else 0f
@@ -170,18 +234,11 @@ class Batch(
         program.sampled.put(sampledFlags)
     }
 
-    /** Writes [slot]'s row into the lines that begin with slot [first]. */
-    private fun fillLine(slot: Int, first: Int) {
-        val number = numberOf[slot]
-        val shift = (slot - first - firstSlot[number]) * dim
-        for (entry in firstEntry[number] until firstEntry[number] + size[number]) {
-            rows[places[entry] + shift] = values[entry]
-            mask[places[entry] + shift] = 1f
-        }
-    }
-
     private companion object {
         /** Slots whose lines are made together. */
         const val LINES = 16
+
+        /** A part of the entries is left for a batch with more. */
+        const val SPARE = 4
     }
 }

@@ -11,8 +11,11 @@ class Bundle private constructor(
     val manifest: Manifest,
     val manifestSha256: String,
 ) {
+    /** The path of a file. */
+    fun file(name: String): Path = directory.resolve(name)
+
     /** The path of a program's file. */
-    fun program(name: String): Path = directory.resolve(manifest.programs.getValue(name).file)
+    fun program(name: String): Path = file(manifest.programs.getValue(name).file)
 
     fun golden(): Golden = directory.resolve(GOLDEN).let {
         Golden.parse(it.toString(), Files.readAllBytes(it))
@@ -41,7 +44,7 @@ class Bundle private constructor(
     }
 
     companion object {
-        private const val MANIFEST = "manifest.json"
+        const val MANIFEST = "manifest.json"
         private const val TABLE = "table.safetensors"
         private const val INTERACTIONS = "interactions.safetensors"
         private const val GRAPH = "graph.safetensors"
@@ -51,21 +54,22 @@ class Bundle private constructor(
 
         fun open(directory: Path): Bundle {
             val path = directory.resolve(MANIFEST)
-            val bytes = readManifest(path)
+            val bytes = read(path, "bundle")
             val manifest = Manifest.parse(path.toString(), bytes)
             checkComplete(path, manifest)
             for ((name, entry) in manifest.files) checkFile(directory.resolve(name), entry)
             return Bundle(directory, manifest, sha256(listOf(ByteBuffer.wrap(bytes))))
         }
 
-        private fun readManifest(path: Path): ByteArray = try {
+        /** Reads a small file, without which its directory is no [what]. */
+        fun read(path: Path, what: String): ByteArray = try {
             if (Files.size(path) > MAX_MANIFEST_BYTES) {
                 throw HarnessError("$path: over $MAX_MANIFEST_BYTES bytes", EXPORT_AGAIN)
             }
             Files.readAllBytes(path)
         } catch (error: IOException) {
             throw HarnessError(
-                "bundle: $path cannot be read ($error), so this is not a bundle",
+                "$what: $path cannot be read ($error), so this is not a $what",
                 "give a directory that `sparserec export` wrote",
             )
         }
@@ -82,12 +86,13 @@ class Bundle private constructor(
             }
         }
 
-        private fun checkFile(path: Path, expected: Manifest.FileEntry) {
+        /** Checks the size and the hash of a file that [where] describes. */
+        fun checkFile(path: Path, expected: Manifest.FileEntry, where: String = "the manifest") {
             val problem = try {
                 val size = Files.size(path)
                 when {
-                    size != expected.bytes -> "$size bytes, the manifest says ${expected.bytes}"
-                    sha256(path) != expected.sha256 -> "SHA-256 differs from the manifest's"
+                    size != expected.bytes -> "$size bytes, $where says ${expected.bytes}"
+                    sha256(path) != expected.sha256 -> "SHA-256 differs from $where's"
                     else -> return
                 }
             } catch (error: IOException) {

@@ -25,17 +25,44 @@ class Evaluator(
         (0 until manifest.numUsers).filter { interactions.later.count(it) > 0 }.toIntArray()
     private val lastRow = manifest.numUsers + manifest.knownItems
 
-    /**
-     * Ranks for every user who has a later item, by a [table] and [dense] parameters (P,). The
-     * catalogue is walked chunk by chunk.
-     */
+    private val values = FloatArray(top)
+    private val indices = LongArray(top)
+
+    /** Ranks for every user who has a later item, by a [table] and [dense] parameters (P,). */
     fun evaluate(table: PackedTable, dense: ByteBuffer?): Quality {
         dense?.let { program.setDense(it.asFloatBuffer()) }
+        val lists = Array(users.size) { TopList(top) }
+        if (manifest.model.scoresAreProducts) {
+            rankCandidates(table, lists)
+        } else {
+            rankAll(table, lists)
+        }
+        return average(lists)
+    }
+
+    /** Has the program rank each user's candidates. */
+    private fun rankCandidates(table: PackedTable, lists: Array<TopList>) {
+        val rows = ScoredRows(table, program)
+        val count = minOf(program.chunk, CANDIDATES * top)
+        val candidates = Candidates(manifest, table, interactions, count)
+        for ((k, user) in users.withIndex()) {
+            val start = System.nanoTime()
+            candidates.find(user)
+            rows.fillUser(user, k)
+            rows.fillItems(candidates.size) { manifest.numUsers + candidates.items[it] }
+            for (place in 0 until program.chunk) {
+                val isItem = place < candidates.size
+                program.penalty.put(place, if (isItem) 0f else Float.NEGATIVE_INFINITY)
+            }
+            rank(lists[k]) { candidates.items[it] }
+            samples.add(System.nanoTime() - start)
+        }
+    }
+
+    /** Has the program rank all items for each user, the catalogue chunk by chunk. */
+    private fun rankAll(table: PackedTable, lists: Array<TopList>) {
         val source = source(table)
         source.readUsers(users)
-        val lists = Array(users.size) { TopList(top) }
-        val values = FloatArray(top)
-        val indices = LongArray(top)
         for (firstRow in source.firstRow(manifest.numUsers) until lastRow step program.chunk) {
             source.fillItems(firstRow)
             allow(firstRow)
@@ -44,18 +71,22 @@ class Evaluator(
                 val start = System.nanoTime()
                 source.fillUser(user, k)
                 hide(user, first, Float.NEGATIVE_INFINITY)
-                program.score(values, indices)
+                rank(lists[k]) { first + it }
                 hide(user, first, 0f)
-                for (rank in 0 until top) {
-                    // An item that is no candidate has -inf, and comes last.
-                    if (values[rank] > Float.NEGATIVE_INFINITY) {
-                        lists[k].add(values[rank], first + indices[rank].toInt())
-                    }
-                }
                 samples.add(System.nanoTime() - start)
             }
         }
-        return average(lists)
+    }
+
+    /** Runs the program, and adds to [list] what it found: the items that [itemAt] has there. */
+    private inline fun rank(list: TopList, itemAt: (Int) -> Int) {
+        program.score(values, indices)
+        for (rank in 0 until top) {
+            // What is no candidate has -inf, and comes last.
+            if (values[rank] > Float.NEGATIVE_INFINITY) {
+                list.add(values[rank], itemAt(indices[rank].toInt()))
+            }
+        }
     }
 
     private fun source(table: PackedTable): Scored {
@@ -109,31 +140,9 @@ class Evaluator(
     }
 
     private fun discount(rank: Int): Double = ln(2.0) / ln(rank + 2.0)
-}
 
-/** The best [capacity] items of a user: by value, then the smaller item. */
-private class TopList(private val capacity: Int) {
-    private val values = FloatArray(capacity)
-    private val items = IntArray(capacity)
-
-    var size = 0
-        private set
-
-    fun item(rank: Int): Int = items[rank]
-
-    fun add(value: Float, item: Int) {
-        var rank = size
-        while (rank > 0 && isBetter(value, item, rank - 1)) rank--
-        if (rank == capacity) return
-        if (size < capacity) size++
-        for (k in size - 1 downTo rank + 1) {
-            values[k] = values[k - 1]
-            items[k] = items[k - 1]
-        }
-        values[rank] = value
-        items[rank] = item
+    private companion object {
+        /** Candidates for each place of a top list. */
+        const val CANDIDATES = 4
     }
-
-    private fun isBetter(value: Float, item: Int, rank: Int): Boolean =
-        value > values[rank] || value == values[rank] && item < items[rank]
 }

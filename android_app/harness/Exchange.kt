@@ -31,20 +31,27 @@ class Schedule(training: Manifest.Training) {
  * ones wins, and nothing needs to be sorted.
  *
  * @param states float32 (nnz,) each: optimizer state, which moves with its entries
+ * @param secondMoment the same, but new entries start at their row's mean
  */
 class Exchange(
     private val table: PackedTable,
     private val keep: Int,
     states: List<ByteBuffer> = emptyList(),
+    secondMoment: ByteBuffer? = null,
 ) {
     private val dim = table.dim
     private val strongest = Smallest()
     private val weakest = Smallest()
-    private val repacking = Repacking(table, states)
+    private val repacking = Repacking(table, states, secondMoment)
 
-    /** Of one row: its values, and their keys. */
-    private val values = FloatArray(dim)
+    /** Of one row's values. */
     private val keys = IntArray(dim)
+
+    /** Places that have sums, among a few. */
+    private val summed = IntArray(GROUP)
+
+    /** Keeps the accesses that only warm a cache from being left out. */
+    private var touched = 0f
 
     /** Exchanges [fraction] of the active entries of [sampled]; returns how many they were. */
     fun exchange(sampled: SampledRows, sums: GradientSums, fraction: Double): Int {
@@ -63,68 +70,87 @@ class Exchange(
         do offerEntries(sampled) while (!weakest.finish())
         repacking.begin(count)
         for (k in 0 until count) {
-            val place = strongest.name(k)
-            repacking.grow(sampled[place / dim], place % dim)
-            repacking.drop(weakest.name(k))
+            val grown = strongest.name(k)
+            val dropped = weakest.name(k)
+            repacking.grow(sampled[grown / dim], grown % dim)
+            repacking.drop(sampled[dropped / dim], dropped % dim)
         }
         repacking.run()
         return count
     }
 
-    /** Offers the inactive places that have a sum, called `place * d + col`. */
+    /**
+     * Offers the inactive places that have a sum, called `place * d + col`. A sum of 0 is none, so
+     * those of active places are set to it.
+     */
     private fun offerSums(sampled: SampledRows, sums: GradientSums) {
-        for (place in 0 until sampled.size) {
-            if (sums.start(place) >= 0) offerInactive(sampled[place], sums, place)
+        var first = 0
+        while (first < sampled.size) {
+            val count = bringNear(first, sampled, sums)
+            for (k in 0 until count) {
+                val place = summed[k]
+                val values = sums.chunk(place)
+                val start = sums.start(place)
+                val row = sampled[place]
+                for (entry in table.start(row) until table.end(row)) {
+                    values[start + table.col(entry)] = 0f
+                }
+                offerSums(values, start, place * dim)
+            }
+            first += GROUP
         }
     }
 
-    private fun offerInactive(row: Int, sums: GradientSums, place: Int) {
-        val values = sums.values
-        val start = sums.start(place)
-        val least = Smallest.LARGEST - strongest.limit
-        for (col in 0 until dim) {
-            // Few pass, and a sum of 0 never does, so this comes before the search for the column.
-            val magnitude = magnitude(values[start + col])
-            if (magnitude > least && !isActive(row, col)) {
-                strongest.offer(Smallest.LARGEST - magnitude, place * dim + col)
+    /**
+     * Lists those of the [GROUP] places from [first] on that have sums, and has these brought near:
+     * accesses to what is far away run side by side. Returns how many there are.
+     */
+    private fun bringNear(first: Int, sampled: SampledRows, sums: GradientSums): Int {
+        var count = 0
+        for (place in first until minOf(first + GROUP, sampled.size)) {
+            summed[count] = place
+            count += if (sums.has(place)) 1 else 0
+        }
+        for (k in 0 until count) {
+            touched += sums.touch(summed[k]) + table.start(sampled[summed[k]])
+        }
+        return count
+    }
+
+    private fun offerSums(values: FloatArray, start: Int, name: Int) {
+        val least = Smallest.LARGEST - strongest.limit // 0 where all but 0 may pass
+        for (col in start until start + dim) {
+            val magnitude = values[col].toRawBits() and Int.MAX_VALUE
+            if (magnitude > least) {
+                strongest.offer(Smallest.LARGEST - magnitude, name + col - start)
             }
         }
     }
 
-    private fun isActive(row: Int, col: Int): Boolean {
-        for (entry in table.start(row) until table.end(row)) {
-            if (table.col(entry) == col) return true
-        }
-        return false
-    }
-
-    /** Offers the entries that may go, called by their places in the table. */
+    /** Offers the entries that may go; the k-th of a row is called `place * d + k`. */
     private fun offerEntries(sampled: SampledRows) {
-        for (place in 0 until sampled.size) {
-            val start = table.start(sampled[place])
-            val size = table.end(sampled[place]) - start
-            var weak = 0
-            table.read(sampled[place], start, size, values, 0)
-            for (k in 0 until size) {
-                keys[k] = magnitude(values[k])
-                if (keys[k] < weakest.limit) weak++
+        var first = 0
+        while (first < sampled.size) {
+            val end = minOf(first + GROUP, sampled.size)
+            for (place in first until end) {
+                touched += table.touch(table.start(sampled[place]), table.end(sampled[place]))
             }
-            if (weak == 0) continue
-            repeat(minOf(weak, keep - (size - weak))) { protectStrongest(size) }
-            for (k in 0 until size) weakest.offer(keys[k], start + k)
+            for (place in first until end) offerEntries(sampled[place], place * dim)
+            first = end
         }
     }
 
-    /** Of the keys below the limit, takes the largest out, of equal ones the last. */
-    private fun protectStrongest(size: Int) {
-        var strongest = -1
-        for (k in 0 until size) {
-            val weak = keys[k] < weakest.limit
-            if (weak && (strongest < 0 || keys[k] >= keys[strongest])) strongest = k
-        }
-        keys[strongest] = Int.MAX_VALUE
+    /** Of those that are weak enough, a row keeps the strongest if it would keep too few. */
+    private fun offerEntries(row: Int, name: Int) {
+        val start = table.start(row)
+        val size = table.end(row) - start
+        table.readMagnitudes(row, start, size, keys)
+        val weak = weakest.offer(keys, size, name)
+        for (k in 0 until minOf(weak, keep - (size - weak))) weakest.forgetLargest(weak - k)
     }
 
-    /** The bits of |value|, which are ordered as the absolute values are. */
-    private fun magnitude(value: Float): Int = value.toRawBits() and Int.MAX_VALUE
+    private companion object {
+        /** Places that are looked at together. */
+        const val GROUP = 16
+    }
 }

@@ -4,6 +4,7 @@ import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.doubleOrNull
@@ -55,6 +56,9 @@ class Fields private constructor(
 
     fun texts(name: String): List<String> =
         array(name).map { it.textOrNull() ?: fail(name, "a list of strings") }
+
+    /** Whether there is a field [name] that is not null. */
+    fun has(name: String): Boolean = (json[name] ?: JsonNull) != JsonNull
 
     fun child(name: String): Fields =
         Fields(file, "$prefix$name.", json[name] as? JsonObject ?: fail(name, "an object"))

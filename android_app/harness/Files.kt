@@ -6,6 +6,7 @@ import java.nio.ByteOrder.LITTLE_ENDIAN
 import java.nio.channels.FileChannel
 import java.nio.channels.FileChannel.MapMode
 import java.nio.file.Files
+import java.nio.file.LinkOption.NOFOLLOW_LINKS
 import java.nio.file.Path
 import java.nio.file.StandardCopyOption.ATOMIC_MOVE
 import java.nio.file.StandardOpenOption.CREATE
@@ -72,6 +73,11 @@ fun zeros(bytes: Int): ByteBuffer {
         .order(LITTLE_ENDIAN)
 }
 
+/** Makes the content of [path] durable. */
+fun syncFile(path: Path) {
+    FileChannel.open(path, WRITE).use { it.force(true) }
+}
+
 /** Makes renames and removals inside [directory] durable. */
 fun syncDirectory(directory: Path) {
     FileChannel.open(directory, READ).use { it.force(true) }
@@ -84,6 +90,14 @@ fun makeDirectory(path: Path, what: String) {
     } catch (error: IOException) {
         throw HarnessError("$what: cannot make directory $path ($error)", "choose another one")
     }
+}
+
+/** Removes [path] with all that is in it, if it is there. Not atomic: rename it first. */
+fun removeTree(path: Path) {
+    if (Files.isDirectory(path, NOFOLLOW_LINKS)) {
+        Files.newDirectoryStream(path).use { inside -> inside.forEach { removeTree(it) } }
+    }
+    Files.deleteIfExists(path)
 }
 
 private fun whole(bytes: ByteBuffer): ByteBuffer = bytes.duplicate().apply { clear() }

@@ -1,7 +1,14 @@
 package org.sparserec.harness
 
 /** An error that the user can act on: what is wrong, naming file and field, and what to do. */
-class HarnessError(message: String, fix: String) : Exception("$message; $fix")
+class HarnessError(val problem: String, fix: String) : Exception("$problem; $fix")
+
+/** Gives errors of [action] another [fix] than the one that they come with. */
+inline fun <T> advising(fix: String, action: () -> T): T = try {
+    action()
+} catch (error: HarnessError) {
+    throw HarnessError(error.problem, fix)
+}
 
 /** What to do about a bundle that does not hold what it must. */
 const val EXPORT_AGAIN = "export the bundle again"

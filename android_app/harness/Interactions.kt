@@ -66,7 +66,10 @@ class Interactions(
 
     /** Whether [user] has [item] in the past or in the log. */
     fun isKnown(user: Int, item: Int): Boolean =
-        filter.mayHave(user, item) && (seen.contains(user, item) || log.contains(user, item))
+        mayBeKnown(user, item) && (seen.contains(user, item) || log.contains(user, item))
+
+    /** False of most items that [isKnown] denies, and of no other; one access to memory. */
+    fun mayBeKnown(user: Int, item: Int): Boolean = filter.mayHave(user, item)
 
     companion object {
         fun read(file: Safetensors, manifest: Manifest): Interactions {

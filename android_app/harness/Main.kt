@@ -15,10 +15,16 @@ object Main {
     fun main(args: Array<String>) {
         val results = LinkedHashMap<String, String>()
         val error = try {
-            val run = Run(Options.parse(args), DesktopPlatform(), ::showProgress)
-            results["report"] = run.reportPath
-            stopAtSignal(run)
-            run.run()
+            val values = Options.pairs(args)
+            if (Update.isAsked(values)) {
+                results += Update.of(values).perform { showProgress(it, null, null, null) }
+                null
+            } else {
+                val run = Run(Options.of(values), DesktopPlatform(), ::showProgress)
+                results["report"] = run.reportPath
+                stopAtSignal(run)
+                run.run()
+            }
         } catch (error: HarnessError) {
             error.message
         }

@@ -21,7 +21,13 @@ class Manifest(
     val numRows: Int get() = numUsers + numItems
 
     /** The base recommender; [hasGraph] where a row's vector depends on its neighbours. */
-    enum class Model(val hasGraph: Boolean) { MF(false), NEUMF(false), NGCF(true), LIGHTGCN(true) }
+    /** @param scoresAreProducts of a user's and an item's row of the table */
+    enum class Model(val hasGraph: Boolean, val scoresAreProducts: Boolean = false) {
+        MF(false, true),
+        NEUMF(false),
+        NGCF(true),
+        LIGHTGCN(true),
+    }
 
     /** How the device trains: `manifest.training`. */
     class Training(
@@ -82,12 +88,16 @@ class Manifest(
                 denseSize = denseSize(json),
                 training = training(json.child("training")),
                 programs = json.child("programs").children().mapValues { program(it.value) },
-                files = json.child("files").children().mapValues { (name, entry) ->
-                    checkPlainName(json, name)
-                    FileEntry(entry.text("sha256"), entry.long("bytes", 0..Long.MAX_VALUE))
-                },
+                files = files(json),
             )
         }
+
+        /** The field `files` of [json]: what each file must be. */
+        fun files(json: Fields): Map<String, FileEntry> =
+            json.child("files").children().mapValues { (name, entry) ->
+                checkPlainName(json, name)
+                FileEntry(entry.text("sha256"), entry.long("bytes", 0..Long.MAX_VALUE))
+            }
 
         private fun training(json: Fields): Training {
             val loss = json.choice("loss", Loss.values(), Loss.BPR)

@@ -18,6 +18,9 @@ class Options(
     val fresh: Boolean,
     val workload: Workload? = null,
 ) {
+    /** The directories, by their keys. */
+    val places: Map<String, Path> get() = mapOf("bundle" to bundle, "state" to state, "out" to out)
+
     companion object {
         private val KEYS = listOf(
             "bundle",
@@ -34,7 +37,7 @@ class Options(
         private const val MAX_THREADS = 64
 
         /** Reads `KEY VALUE KEY VALUE ...`. */
-        fun parse(args: Array<String>): Options {
+        fun pairs(args: Array<String>): Map<String, String> {
             val values = LinkedHashMap<String, String>()
             for (k in args.indices step 2) {
                 val key = args[k]
@@ -42,7 +45,7 @@ class Options(
                     ?: fail(key, "has no value", "give pairs: KEY VALUE")
                 if (values.put(key, value) != null) fail(key, "is given twice", "give it once")
             }
-            return of(values)
+            return values
         }
 
         fun of(values: Map<String, String>): Options {
@@ -63,7 +66,8 @@ class Options(
             )
         }
 
-        private fun path(values: Map<String, String>, key: String): Path {
+        /** The directory that [key] names. */
+        fun path(values: Map<String, String>, key: String): Path {
             val text = values[key] ?: fail(key, "is missing", "add: $key DIRECTORY")
             return try {
                 Paths.get(text).toAbsolutePath()
@@ -78,7 +82,8 @@ class Options(
                 ?: fail(key, "'$text' is no integer in [1, $maximum]", "give one")
         }
 
-        private fun boolean(values: Map<String, String>, key: String, default: Boolean): Boolean {
+        /** What [key] says, [default] if nothing. */
+        fun boolean(values: Map<String, String>, key: String, default: Boolean): Boolean {
             val text = values[key] ?: return default
             return text.toBooleanStrictOrNull()
                 ?: fail(key, "'$text' is neither true nor false", "give one")
@@ -93,7 +98,7 @@ class Options(
             )
         }
 
-        private fun fail(key: String, problem: String, fix: String): Nothing =
+        fun fail(key: String, problem: String, fix: String): Nothing =
             throw HarnessError("$key: $problem", fix)
     }
 }

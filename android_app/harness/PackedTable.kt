@@ -21,15 +21,23 @@ class PackedTable(
     val cols: ByteBuffer,
     /** (nnz,) values as they are stored. */
     val valBytes: ByteBuffer,
-    private val precision: Precision = Precision.FLOAT32,
+    val precision: Precision = Precision.FLOAT32,
     private val scaleBytes: ByteBuffer? = null,
 ) {
     /** (N + 1,) where each row's entries begin. */
     val rowPtr: IntBuffer = rowPtrBytes.asIntBuffer()
 
     private val floats: FloatBuffer = valBytes.asFloatBuffer()
+    private val floatBits: IntBuffer = valBytes.asIntBuffer()
+
+    /** The same as [cols] and [floats], with positions, which runs are read from. */
+    private val colsRun: ByteBuffer = cols.duplicate()
+    private val floatsRun: FloatBuffer = floats.duplicate()
     private val halves: ShortBuffer = valBytes.asShortBuffer()
     private val scales: FloatBuffer? = scaleBytes?.asFloatBuffer()
+
+    /** Values of one row. */
+    private val decoded = FloatArray(Eights.up(dim))
 
     val numRows: Int get() = rowPtr.capacity() - 1
 
@@ -41,13 +49,64 @@ class PackedTable(
 
     fun col(entry: Int): Int = cols.get(entry).toInt() and 0xff
 
-    /** Reads [size] values of [row] from [start] on into [to] from [at] on. */
+    /**
+     * Reads [size] values of [row] from [start] on into [to] from [at] on. It may write as many
+     * more as make a multiple of [Eights.COUNT].
+     */
     fun read(row: Int, start: Int, size: Int, to: FloatArray, at: Int) = when (precision) {
-        Precision.FLOAT32 -> for (k in 0 until size) to[at + k] = floats.get(start + k)
+        Precision.FLOAT32 -> Eights.read(floats, start, size, to, at)
         Precision.FLOAT16 -> for (k in 0 until size) to[at + k] = Half.decode(halves.get(start + k))
         Precision.INT8 -> {
             val scale = scales!!.get(row)
             for (k in 0 until size) to[at + k] = valBytes.get(start + k) * scale
+        }
+    }
+
+    /** Reads [size] columns from [start] on, plus [shift], into [to] from [at] on, as [read]. */
+    fun readCols(start: Int, size: Int, to: IntArray, at: Int, shift: Int) {
+        var k = 0
+        while (k < size && start + k <= nnz - Eights.COUNT) {
+            val eight = cols.getLong(start + k)
+            for (j in 0..Eights.LAST) {
+                to[at + k + j] = shift + (eight ushr Byte.SIZE_BITS * j).toInt().and(0xff)
+            }
+            k += Eights.COUNT
+        }
+        while (k < size) {
+            to[at + k] = shift + col(start + k)
+            k++
+        }
+    }
+
+    /**
+     * Reads the bits of the absolute values, which are ordered as these are, of [row] from [start]
+     * on into [to].
+     */
+    fun readMagnitudes(row: Int, start: Int, size: Int, to: IntArray) {
+        if (precision == Precision.FLOAT32) {
+            for (k in 0 until size) to[k] = floatBits.get(start + k) and Int.MAX_VALUE
+        } else {
+            read(row, start, size, decoded, 0)
+            for (k in 0 until size) to[k] = decoded[k].toRawBits() and Int.MAX_VALUE
+        }
+    }
+
+    /**
+     * Reads the entries of [count] rows from [first] on: where each row's begin, from 0, into [ptr]
+     * (count + 1), and their columns and values.
+     */
+    fun readRows(first: Int, count: Int, ptr: IntArray, cols: ByteArray, values: FloatArray) {
+        val start = start(first)
+        for (k in 0..count) ptr[k] = rowPtr.get(first + k) - start
+        colsRun.position(start)
+        colsRun.get(cols, 0, ptr[count])
+        if (precision == Precision.FLOAT32) {
+            floatsRun.position(start)
+            floatsRun.get(values, 0, ptr[count])
+        } else {
+            for (k in 0 until count) {
+                read(first + k, start + ptr[k], ptr[k + 1] - ptr[k], values, ptr[k])
+            }
         }
     }
 
@@ -77,8 +136,25 @@ class PackedTable(
         }
     }
 
-    /** Has [entry] brought near; the result keeps that from being left out. */
-    fun touch(entry: Int): Int = col(entry) + valBytes.get(entry * precision.dtype.bytes)
+    /**
+     * Writes the values of the entries [at], [count] of them, each a row's as [write] does; not for
+     * int8, whose rows are encoded as wholes.
+     */
+    fun scatter(at: IntArray, count: Int, from: FloatArray) {
+        if (precision == Precision.FLOAT32) {
+            for (k in 0 until count) floats.put(at[k], from[k])
+        } else {
+            for (k in 0 until count) halves.put(at[k], Half.encode(from[k]))
+        }
+    }
+
+    /** Has the entries `[start, end)` brought near; the result keeps that from being left out. */
+    fun touch(start: Int, end: Int): Int {
+        val last = nnz - 1
+        val width = precision.dtype.bytes
+        return col(minOf(start, last)) + valBytes.get(minOf(start, last) * width) +
+            valBytes.get(minOf(end, last) * width)
+    }
 
     /** The tensors as in `table.safetensors`. */
     fun tensors(): List<NamedTensor> {
@@ -123,7 +199,7 @@ class PackedTable(
             if (start(0) != 0 || end(numRows - 1) != nnz) {
                 fail("row_ptr: must run from 0 to $nnz")
             }
-            val values = FloatArray(dim)
+            val values = FloatArray(Eights.up(dim))
             for (row in 0 until numRows) {
                 if (start(row) > end(row) || end(row) > nnz) fail("row_ptr: falls at row $row")
                 for (entry in start(row) until end(row)) {

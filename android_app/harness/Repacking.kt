@@ -4,27 +4,43 @@ import java.nio.ByteBuffer
 
 /**
  * Takes entries out of a table and puts as many new ones in, all in one pass over it. What else has
- * a number for each entry, as optimizer state has, moves along; all numbers of a new entry are 0.
+ * a number for each entry, as optimizer state has, moves along. All numbers of a new entry are 0, but
+ * for [averaged], where it is the mean of its row's: docs/formats.md section 5.
  *
  * The table is rewritten in place from the front. Where more was put in than taken out so far, the
  * writing is ahead of the reading, so what it would run over is read before, into a window. Entries
  * are moved in blocks through arrays: a single access to a mapped buffer costs several times more.
  *
  * @param states float32 (nnz,) each, what moves along
+ * @param averaged float32 (nnz,), moves along too
  */
-class Repacking(private val table: PackedTable, states: List<ByteBuffer> = emptyList()) {
+class Repacking(
+    private val table: PackedTable,
+    states: List<ByteBuffer> = emptyList(),
+    private val averaged: ByteBuffer? = null,
+) {
     private val cols = Column(table.cols, 1)
+    private val means = averaged?.let { Column(it, Float.SIZE_BYTES) }
     private val columns = (listOf(table.valBytes) + states)
         .map { Column(it, if (table.nnz == 0) 0 else it.capacity() / table.nnz) }
-        .plus(cols)
+        .plus(listOfNotNull(means, cols))
         .toTypedArray()
 
+    /** Of each entry to drop: its row, and which of the table's entries it is. */
+    private var droppedRows = IntArray(0)
     private var dropped = IntArray(0)
 
     /** Of each entry to grow: its row, its column, and the entry before which it comes. */
     private var grownRows = IntArray(0)
     private var grownCols = ByteArray(0)
     private var grownPlaces = IntArray(0)
+    private var grownMeans = FloatArray(0)
+
+    /** Of a block of rows: where they end, and by how much they grow. */
+    private val rowEnds = table.rowPtr.duplicate()
+    private val ends = IntArray(BLOCK)
+    private val changes = IntArray(BLOCK)
+
     private var numDropped = 0
     private var numGrown = 0
 
@@ -42,18 +58,21 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
     /** Begins a change by [count] entries. */
     fun begin(count: Int) {
         if (dropped.size < count) {
+            droppedRows = IntArray(count)
             dropped = IntArray(count)
             grownRows = IntArray(count)
             grownCols = ByteArray(count)
             grownPlaces = IntArray(count)
+            if (averaged != null) grownMeans = FloatArray(count)
         }
         numDropped = 0
         numGrown = 0
     }
 
-    /** The entry at [place] shall go; they come in ascending order. */
-    fun drop(place: Int) {
-        dropped[numDropped++] = place
+    /** The [k]-th entry of [row], from 0, shall go; they come in ascending order. */
+    fun drop(row: Int, k: Int) {
+        droppedRows[numDropped] = row
+        dropped[numDropped++] = table.start(row) + k
     }
 
     /** ([row], [col]), which is not there, shall be there as zero; they come in ascending order. */
@@ -62,8 +81,17 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         var place = table.start(row)
         while (place < end && table.col(place) < col) place++
         grownPlaces[numGrown] = place
+        if (averaged != null) grownMeans[numGrown] = meanOf(averaged, row)
         grownRows[numGrown] = row
         grownCols[numGrown++] = col.toByte()
+    }
+
+    private fun meanOf(numbers: ByteBuffer, row: Int): Float {
+        val start = table.start(row)
+        val end = table.end(row)
+        var sum = 0.0
+        for (place in start until end) sum += numbers.getFloat(place * Float.SIZE_BYTES)
+        return if (end == start) 0f else (sum / (end - start)).toFloat()
     }
 
     fun run() {
@@ -87,7 +115,7 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
             }
             if (grows == numGrown) break // as many went as came: the rest is in its place
             copyUpTo(place)
-            append(grownCols[grows])
+            append(grows)
         }
         flush()
     }
@@ -110,9 +138,10 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         }
     }
 
-    private fun append(col: Byte) {
+    private fun append(grown: Int) {
         for (column in columns) column.appendZero(outSize)
-        cols.set(outSize++, col)
+        means?.set(outSize, grownMeans[grown])
+        cols.set(outSize++, grownCols[grown])
         if (outSize == BLOCK) flush()
     }
 
@@ -131,15 +160,28 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
         windowEnd = end
     }
 
+    /** Shifts the pointers by what went and came before them, a block at a time. */
     private fun movePointers() {
-        val rowPtr = table.rowPtr
         var drops = 0
         var grows = 0
-        for (row in 0 until table.numRows) {
-            val end = rowPtr.get(row + 1)
-            while (drops < numDropped && dropped[drops] < end) drops++
-            while (grows < numGrown && grownRows[grows] == row) grows++
-            rowPtr.put(row + 1, end + grows - drops)
+        var shift = 0
+        var first = 0
+        while (first < table.numRows) {
+            val end = minOf(table.numRows, first + BLOCK)
+            changes.fill(0)
+            while (grows < numGrown && grownRows[grows] < end) changes[grownRows[grows++] - first]++
+            while (drops < numDropped && droppedRows[drops] < end) {
+                changes[droppedRows[drops++] - first]--
+            }
+            rowEnds.position(first + 1)
+            rowEnds.get(ends, 0, end - first)
+            for (k in 0 until end - first) {
+                shift += changes[k]
+                ends[k] += shift
+            }
+            rowEnds.position(first + 1)
+            rowEnds.put(ends, 0, end - first)
+            first = end
         }
     }
 
@@ -157,6 +199,13 @@ class Repacking(private val table: PackedTable, states: List<ByteBuffer> = empty
 
         fun set(to: Int, value: Byte) {
             out[to] = value
+        }
+
+        fun set(to: Int, value: Float) {
+            val bits = value.toRawBits()
+            for (k in 0 until Float.SIZE_BYTES) {
+                out[to * Float.SIZE_BYTES + k] = (bits ushr k * Byte.SIZE_BITS).toByte()
+            }
         }
 
         fun write(to: Int, count: Int) {

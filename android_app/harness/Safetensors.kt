@@ -28,16 +28,19 @@ class NamedTensor(val name: String, val dtype: DType, val shape: List<Long>, val
 class Safetensors private constructor(private val path: Path, private val header: Header) {
     val metadata: Map<String, String> get() = header.metadata
 
+    /** Every tensor's type, shape and place. */
+    val tensors: Map<String, Entry> get() = header.tensors
+
     /** Where the data begins in the file, in bytes. */
     val dataStart: Long get() = header.dataStart
 
-    /** Maps the tensor [name], of one dimension and any length, to be read. */
-    fun vector(name: String, dtype: DType): ByteBuffer {
+    /** Maps the tensor [name], of one dimension and any length, to be read; of any type if null. */
+    fun vector(name: String, dtype: DType? = null): ByteBuffer {
         val shape = entry(name).shape
         if (shape.size != 1 || shape[0] > Int.MAX_VALUE) {
             fail(path.toString(), "tensor $name: expected one dimension, found $shape")
         }
-        return map(name, dtype, shape[0].toInt())
+        return map(name, dtype ?: entry(name).dtype, shape[0].toInt())
     }
 
     /**
@@ -126,6 +129,17 @@ class Safetensors private constructor(private val path: Path, private val header
             writeAtomically(path, listOf(length, ByteBuffer.wrap(padded)) + data)
         }
 
+        /** Reads [start], which is all that comes before the data of a file of [size] bytes. */
+        fun header(file: String, start: ByteBuffer, size: Long): Header {
+            val length = start.capacity() - LENGTH_BYTES
+            if (length !in 2..MAX_HEADER_BYTES || start.getLong(0) != length.toLong()) {
+                fail(file, "${start.capacity()} bytes, not a safetensors header")
+            }
+            val text = ByteArray(length)
+            start.duplicate().apply { position(LENGTH_BYTES) }.get(text)
+            return header(file, text, size)
+        }
+
         private fun headerJson(tensors: List<NamedTensor>, metadata: Map<String, String>) =
             buildJsonObject {
                 putJsonObject(METADATA) { metadata.forEach { (key, value) -> put(key, value) } }
@@ -150,8 +164,13 @@ class Safetensors private constructor(private val path: Path, private val header
             if (length !in 2..minOf(MAX_HEADER_BYTES, size - LENGTH_BYTES)) {
                 fail(file, "header length $length is out of bounds")
             }
-            val json = Fields.parse("$file: header", readFully(channel, length.toInt()).array())
-            val dataStart = LENGTH_BYTES + length
+            return header(file, readFully(channel, length.toInt()).array(), size)
+        }
+
+        /** Reads the header [text] of a file of [size] bytes. */
+        private fun header(file: String, text: ByteArray, size: Long): Header {
+            val json = Fields.parse("$file: header", text)
+            val dataStart = LENGTH_BYTES + text.size.toLong()
             val tensors = json.names.filter { it != METADATA }
                 .associateWith { entry(file, it, json.child(it)) }
             checkLayout(file, tensors, size - dataStart)

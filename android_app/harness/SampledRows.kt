@@ -29,12 +29,15 @@ class SampledRows(private val numRows: Int, capacity: Int) {
         size = 0
     }
 
-    /** Adds a row unless it is there; places are right after [seal]. */
+    /**
+     * Adds a row unless it is there; places are right after [seal]. No branch depends on whether it
+     * is, which cannot be foretold.
+     */
     fun add(row: Int) {
-        val bit = 1L shl (row % ROWS_PER_CELL)
-        if (cells[row / ROWS_PER_CELL] and bit != 0L) return
-        cells[row / ROWS_PER_CELL] = cells[row / ROWS_PER_CELL] or bit
-        size++
+        val cell = row / ROWS_PER_CELL
+        val bits = cells[cell].toInt()
+        size += bits.inv() ushr row and 1 // a shift of an Int is by the last five bits of row
+        cells[cell] = (bits or (1 shl row)).toLong() and LOW_HALF
     }
 
     fun seal() {

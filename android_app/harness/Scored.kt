@@ -33,8 +33,10 @@ class ScoredRows(private val table: PackedTable, private val program: ScoreProgr
         program.user.put(line)
     }
 
-    override fun fillItems(firstRow: Int) =
-        unpacked.fill(program.items, program.chunk) { firstRow + it }
+    override fun fillItems(firstRow: Int) = fillItems(program.chunk) { firstRow + it }
+
+    /** Puts the [count] rows that [rowOf] names into the program. */
+    fun fillItems(count: Int, rowOf: (Int) -> Int) = unpacked.fill(program.items, count, rowOf)
 }
 
 /** Vectors from a sampled neighbourhood, chunk by chunk: docs/formats.md section 3. */
@@ -91,7 +93,7 @@ class ScoredVectors(
 private class Unpacked(private val table: PackedTable) {
     private val dim = table.dim
     private val lines = FloatArray(LINES * dim)
-    private val values = FloatArray(dim)
+    private val values = FloatArray(Eights.up(dim))
 
     /** Writes into [to] [count] lines, the rows that [rowOf] names; zeros where there is none. */
     inline fun fill(to: FloatBuffer, count: Int, rowOf: (Int) -> Int) {

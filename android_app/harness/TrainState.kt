@@ -54,10 +54,9 @@ class TrainState(
         val dense = bytes(Math.multiplyExact(sampled.size, table.dim))
         val floats = dense.asFloatBuffer()
         for (place in 0 until sampled.size) {
-            val start = sums.start(place)
-            if (start < 0) continue
+            if (!sums.has(place)) continue
             floats.position(place * table.dim)
-            floats.put(sums.values, start, table.dim)
+            floats.put(sums.chunk(place), sums.start(place), table.dim)
         }
         return dense
     }

@@ -20,7 +20,10 @@ class Trainer(
     private val dim = manifest.dim
     private val training = manifest.training
     private val schedule = Schedule(training)
-    private val exchange = Exchange(state.table, manifest.floor, state.moments)
+    private val exchange = training.optimizer.states.indexOf("v").let { second ->
+        val others = state.moments.filterIndexed { k, _ -> k != second }
+        Exchange(state.table, manifest.floor, others, state.moments.getOrNull(second))
+    }
     private val batch = Batch(program, state.table, state.moments.map { it.asFloatBuffer() })
 
     /** Slots of the batch itself, before those of neighbours. */
@@ -44,6 +47,9 @@ class Trainer(
     private val programStates = program.states.toTypedArray()
     private val padding = FloatArray(chunk)
     private var updateNs = 0L
+
+    /** Keeps the accesses that only warm a cache from being left out. */
+    private var touched = 0f
 
     init {
         if (training.batchSize > program.batchSize) {
@@ -160,9 +166,14 @@ class Trainer(
 
     /** Adds the whole gradient row of every sampled row to its sum. */
     private fun accumulate() {
-        for (k in 0 until batch.numRows) {
-            val place = batch.sampledPlace[k]
-            if (place >= 0) state.sums.add(place, gradients, batch.firstSlot[k] * dim)
+        // Before any is changed: the accesses to those that are far away run side by side.
+        for (k in 0 until batch.numSampled) {
+            touched += state.sums.touch(batch.sampledPlace[batch.sampledNumbers[k]])
+        }
+        for (k in 0 until batch.numSampled) {
+            val number = batch.sampledNumbers[k]
+            val place = batch.sampledPlace[number]
+            state.sums.add(place, gradients, batch.firstSlot[number] * dim)
         }
     }
 }

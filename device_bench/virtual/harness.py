@@ -23,8 +23,8 @@ from device_bench.virtual.streams import Hangup, Writer
 if TYPE_CHECKING:
     from device_bench.virtual.device import Log
 
-PATH_KEYS = ("bundle", "state", "out")
-"""Keys whose values are device paths (docs/formats.md section 7)."""
+PATH_KEYS = ("bundle", "state", "out", "bundles", "apply")
+"""Keys whose values are device paths (docs/formats.md sections 7 and 7.1)."""
 
 CRASHED = b"INSTRUMENTATION_RESULT: shortMsg=Process crashed.\nINSTRUMENTATION_CODE: 0\n"
 """What Android prints for a process that ended without a result."""

@@ -112,29 +112,43 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def ids_of(column: Any, role: str, error: RowError) -> tuple[Int32, list[str]]:
-    """Number the raw ids of a pyarrow column; surrounding blanks are no part of an id.
+class IdMap:
+    """Numbers the raw ids of columns by first appearance; blanks around an id are no part of it.
 
-    Returns:
-        Indices int32 (n,) by first appearance, and the raw ids as text.
-
-    Raises:
-        SparseRecError: an id is empty, NaN or a negative number.
+    Attributes:
+        role: ``user`` or ``item``.
+        index: raw id as text -> number.
     """
-    encoded = pc.dictionary_encode(column).combine_chunks()
-    values = encoded.dictionary.cast(pa.string()).to_pylist()
-    index: dict[str, int] = {}
-    merged = np.array(
-        [index.setdefault(value.strip(), len(index)) for value in values], dtype=np.int32
-    )
-    if encoded.null_count:
-        raise error(_first(pc.is_null(encoded)), f"empty {role}", f"put the {role}'s id back")
-    codes = encoded.indices.to_numpy()
-    for raw, code in index.items():
-        problem = _bad_id(raw, role)
-        if problem is not None:
-            raise error(int(np.flatnonzero(merged[codes] == code)[0]), *problem)
-    return merged[codes], list(index)
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.index: dict[str, int] = {}
+
+    def numbers(self, column: Any, error: RowError) -> Int32:
+        """Number a pyarrow column, int32 (n,), adding the ids that are new.
+
+        Raises:
+            SparseRecError: an id is empty, NaN or a negative number.
+        """
+        encoded = pc.dictionary_encode(column).combine_chunks()
+        if encoded.null_count:
+            row = _first(pc.is_null(encoded))
+            raise error(row, f"empty {self.role}", f"put the {self.role}'s id back")
+        codes = encoded.indices.to_numpy()
+        values = encoded.dictionary.cast(pa.string()).to_pylist()
+        index = self.index
+        found = np.empty(len(values), np.int32)
+        for code, value in enumerate(values):
+            raw = value.strip()
+            number = index.get(raw)
+            if number is None:
+                problem = _bad_id(raw, self.role)
+                if problem is not None:
+                    raise error(int(np.flatnonzero(codes == code)[0]), *problem)
+                number = index[raw] = len(index)
+            found[code] = number
+        numbers: Int32 = found[codes]
+        return numbers
 
 
 def _bad_id(raw: str, role: str) -> tuple[str, str] | None:
@@ -152,26 +166,62 @@ def numbers_of(column: Any, name: str, error: RowError) -> NDArray[np.float64]:
     return _finite(_cast(column, (pa.float64(),), name, "a number", error), name, error)
 
 
-def times_of(column: Any, name: str, error: RowError) -> Int64:
-    """Return a column of times, int64 (n,); see ``read_log`` for what may stand in it."""
-    if pa.types.is_timestamp(column.type):  # as a number it would lose its unit
-        values = pc.cast(column, pa.timestamp("us"), safe=False)
-    else:
-        values = _cast(column, _TIMES, name, "a time", error)
-    if not pa.types.is_floating(values.type):
-        _require_values(values, name, error)
-        return np.asarray(values.cast(pa.int64()))
-    numbers = np.floor(_finite(values, name, error))
-    large = np.abs(numbers) >= 2.0**63
-    if large.any():
-        raise error(int(np.argmax(large)), f"{name} does not fit 64 bits", "mend the number")
-    return numbers.astype(np.int64)
-
-
 _TIMES = (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
+_EXACT = 2**53
+"""Whole numbers up to here are exact as float64, which decimal times are read as."""
 
 
-def _cast(column: Any, kinds: tuple[Any, ...], name: str, what: str, error: RowError) -> Any:
+class Times:
+    """Reads columns of times, all in the form of the first; see ``read_log`` for what may stand."""
+
+    def __init__(self) -> None:
+        self._forms: tuple[Any, ...] = _TIMES
+        self._large = False
+
+    def numbers(self, column: Any, name: str, error: RowError) -> Int64:
+        """Return a column of times, int64 (n,).
+
+        Raises:
+            SparseRecError: a time is missing, is none, or has another form than those before.
+        """
+        if pa.types.is_timestamp(column.type):  # as a number it would lose its unit
+            wanted: tuple[Any, ...] = _TIMES[2:]
+            values = pc.cast(column, pa.timestamp("us"), safe=False)
+        else:
+            text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+            wanted = _TIMES if text else _TIMES[:2]  # a bare number is not taken for a date
+            forms = tuple(form for form in self._forms if form in wanted)
+            values = _cast(column, forms, name, "a time", error, first=self._forms is _TIMES)
+        if not set(wanted) & set(self._forms):
+            raise _another_form(column, 0, name, error)
+        return self._settled(values, column, name, error)
+
+    def _settled(self, values: Any, column: Any, name: str, error: RowError) -> Int64:
+        """Keep the form for the columns to come; return the values as numbers."""
+        if pa.types.is_timestamp(values.type):
+            form = pa.timestamp("us") if pa.types.is_timestamp(column.type) else values.type
+            self._forms = (form,)
+            _require_values(values, name, error)
+            return np.asarray(values.cast(pa.int64()))
+        if not pa.types.is_floating(values.type):
+            self._forms = _TIMES[:2]
+            _require_values(values, name, error)
+            whole = np.asarray(values)
+            self._large |= bool(len(whole)) and int(np.abs(whole).max()) > _EXACT
+            return whole
+        if self._large:  # a number before, read exactly, would be rounded beside these
+            raise _another_form(column, 0, name, error)
+        self._forms = (pa.float64(),)
+        numbers = np.floor(_finite(values, name, error))
+        large = np.abs(numbers) >= 2.0**63
+        if large.any():
+            raise error(int(np.argmax(large)), f"{name} does not fit 64 bits", "mend the number")
+        return numbers.astype(np.int64)
+
+
+def _cast(
+    column: Any, kinds: tuple[Any, ...], name: str, what: str, error: RowError, first: bool = True
+) -> Any:
     """Cast to the first of ``kinds`` that the whole column takes; else name the first bad row."""
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     trimmed = pc.utf8_trim_whitespace(column) if text else column
@@ -184,12 +234,23 @@ def _cast(column: Any, kinds: tuple[Any, ...], name: str, what: str, error: RowE
         True,
         key=lambda count: _try_cast(trimmed.slice(0, count), kinds) is None,
     )
-    raise error(
-        row,
-        f"{name} {column[row].as_py()!r} is not {what}" + (" as the others are" if row else ""),
-        "write the whole column in one form: numbers"
-        + (", or ISO 8601 such as 2024-05-31T08:00:00" if kinds is _TIMES else ""),
-    )
+    if row or not first:
+        raise _another_form(column, row, name, error, what)
+    raise error(row, f"{name} {column[row].as_py()!r} is not {what}", _ONE_FORM[what])
+
+
+_ONE_FORM = {
+    "a number": "write the whole column in one form: numbers",
+    "a time": "write the whole column in one form: numbers, or ISO 8601 such as"
+    " 2024-05-31T08:00:00",
+}
+
+
+def _another_form(
+    column: Any, row: int, name: str, error: RowError, what: str = "a time"
+) -> SparseRecError:
+    value = column[row].as_py()
+    return error(row, f"{name} {value!r} is not {what} as the others are", _ONE_FORM[what])
 
 
 def _try_cast(column: Any, kinds: tuple[Any, ...]) -> Any | None:

@@ -15,14 +15,14 @@ from rich.table import Table
 from pipeline.data.datasets import (
     DATASETS,
     Confirm,
-    LogOptions,
     Named,
     fetch,
     load,
     locate,
 )
 from pipeline.data.interactions import Interactions
-from pipeline.data.logs import write_csv
+from pipeline.data.logs import ReadOptions, write_csv
+from pipeline.data.prepared import Description
 from pipeline.data.synthetic import generate
 from sparserec.errors import SparseRecError
 from sparserec.progress import bars
@@ -132,7 +132,7 @@ def check(
     cache: Cache = None,
 ) -> None:
     """Read a file of interactions, name its first mistake, or sum up what is in it."""
-    options = LogOptions(
+    options = ReadOptions(
         user_col=user_col,
         item_col=item_col,
         time_col=time_col,
@@ -146,6 +146,60 @@ def check(
     parts = {name: part for name, part in named.items() if part is not None}
     console.print(summary(dataset.name, parts))
     console.print(f"SHA-256 {dataset.source_sha256}", markup=False)
+
+
+@app.command("prepare")
+def prepare_(
+    source: Annotated[str, typer.Argument(help="A log, a folder of its parts, or a dataset.")],
+    out: Annotated[Path, typer.Argument(help="New folder, for sparserec train.")],
+    user_col: UserColumn = None,
+    item_col: ItemColumn = None,
+    time_col: TimeColumn = None,
+    rating_col: RatingColumn = None,
+    min_rating: MinRating = None,
+    duplicates: Duplicates = OnDuplicate.ERROR,
+    cache: Cache = None,
+) -> None:
+    """Read and split a log that need not fit into memory, for training from disk.
+
+    The folder appears when all of it is written; stopped or killed, run the command again.
+
+    Example: sparserec data prepare big.parquet prepared && sparserec train prepared
+    """
+    from pipeline.data.prepare import is_log, prepare
+    from pipeline.data.prepared import write_split
+
+    path = Path(source)
+    options = ReadOptions(
+        user_col=user_col,
+        item_col=item_col,
+        time_col=time_col,
+        rating_col=rating_col,
+        min_rating=min_rating,
+        duplicates=duplicates.value,
+    )
+    with bars() as progress:
+        if source not in DATASETS and is_log(path):
+            found = prepare(path, out, progress=progress, **options)
+        else:
+            dataset = load(source, cache=cache, progress=progress, **options)
+            found = write_split(dataset.split(), out, dataset.name, dataset.source_sha256)
+    show_prepared(out, found)
+
+
+def show_prepared(out: Path, found: Description) -> None:
+    """Print what a prepared folder holds, and what to do with it."""
+    table = Table(title=found.name)
+    for heading in ("", "known", "in all", "train interactions: least, quartiles, most"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for kind in ("users", "items"):
+        known, count = getattr(found, f"known_{kind}"), getattr(found, f"num_{kind}")
+        degrees = "  ".join(f"{value:,.0f}" for value in found.degrees[kind])
+        table.add_row(kind, f"{known:,}", f"{count:,}", degrees)
+    console.print(table)
+    for part, count in found.interactions.items():
+        console.print(f"{part:8}{count:>16,}")
+    console.print(f"\nNext: sparserec train {out}", markup=False)
 
 
 @app.command()

@@ -11,17 +11,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, Unpack
 
 from pipeline.data.download import download, fetch_wheel_member, require_sha256, sha256_of
 from pipeline.data.interactions import Interactions
 from pipeline.data.lightgcn import read_lightgcn
-from pipeline.data.logs import Duplicates, read_log
+from pipeline.data.logs import ReadOptions, read_log
+from pipeline.data.sources import LOG_SUFFIXES, has_parts, log_files
 from pipeline.data.split import Split, leave_out, pooled_split, published_split, temporal_split
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, silent
 
-LOG_SUFFIXES = (".csv", ".tsv", ".inter", ".parquet")
 DATA_VARIABLE = "SPARSEREC_DATA"
 Protocol = Literal["lightgcn", "per-user"]
 """How interactions are split: see ``Dataset.split``."""
@@ -87,17 +87,6 @@ class Named:
 
 Confirm = Callable[[Named], bool]
 """Asked before a dataset is fetched; False refuses."""
-
-
-class LogOptions(TypedDict, total=False):
-    """Options of ``read_log``."""
-
-    user_col: str | None
-    item_col: str | None
-    time_col: str | None
-    rating_col: str | None
-    min_rating: float | None
-    duplicates: Duplicates
 
 
 @dataclass(frozen=True)
@@ -274,13 +263,13 @@ def load(
     confirm: Confirm = decline,
     cache: Path | None = None,
     progress: Progress = silent,
-    **log: Unpack[LogOptions],
+    **log: Unpack[ReadOptions],
 ) -> Dataset:
     """Read a dataset by name, or a user's own file or folder.
 
     In this order: a name in ``DATASETS`` (a folder of that name here is ``./name``); a path (a log
-    by its suffix, ``.txt`` in the LightGCN format, or a folder with train.txt and test.txt); such
-    a folder under ``$SPARSEREC_DATA``.
+    by its suffix, ``.txt`` in the LightGCN format, or a folder: with train.txt and test.txt, or
+    with the parts of a log); such a folder under ``$SPARSEREC_DATA``.
 
     Args:
         source: the name or path.
@@ -296,16 +285,18 @@ def load(
         folder = fetch(source, confirm, cache, progress)
         files = [folder / file.file for file in DATASETS[source].files]
         if len(files) == 1:
-            return _read_file(files[0], log)
+            return _read_file(files[0], log, progress)
         return replace(_read_folder(folder, source), ordered=DATASETS[source].ordered)
     path = Path(source)
     own = os.environ.get(DATA_VARIABLE)
     if not path.exists() and own and Path(own, source).is_dir():
         path = Path(own, source)
+    if path.is_dir() and has_parts(path):
+        return Dataset(path.name, source_sha256(path), read_log(path, progress=progress, **log))
     if path.is_dir():
         return _read_folder(path, path.name)
     if path.exists():
-        return _read_file(path, log)
+        return _read_file(path, log, progress)
     raise _unknown(source)
 
 
@@ -319,17 +310,26 @@ def _read_folder(folder: Path, name: str) -> Dataset:
             )
     if (folder / "valid.txt").is_file():
         paths.append(folder / "valid.txt")
-    digests = "".join(f"{sha256_of(path)}\n" for path in paths)
     parts = [read_lightgcn(path) for path in paths]
     valid = parts[2] if len(parts) == 3 else None
-    return Dataset(name, hashlib.sha256(digests.encode()).hexdigest(), parts[0], parts[1], valid)
+    return Dataset(name, _sha256_of_all(paths), parts[0], parts[1], valid)
 
 
-def _read_file(path: Path, log: LogOptions) -> Dataset:
+def source_sha256(path: Path) -> str:
+    """Give ``Dataset.source_sha256`` of a file, or of a folder of parts."""
+    return _sha256_of_all(log_files(path)) if path.is_dir() else sha256_of(path)
+
+
+def _sha256_of_all(paths: list[Path]) -> str:
+    digests = "".join(f"{sha256_of(path)}\n" for path in paths)
+    return hashlib.sha256(digests.encode()).hexdigest()
+
+
+def _read_file(path: Path, log: ReadOptions, progress: Progress) -> Dataset:
     if path.suffix == ".txt":
         interactions = read_lightgcn(path)
     elif path.suffix in LOG_SUFFIXES:
-        interactions = read_log(path, **log)
+        interactions = read_log(path, progress=progress, **log)
     else:
         raise SparseRecError(
             f"{path}: the suffix {path.suffix!r} says nothing about its format",

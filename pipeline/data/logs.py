@@ -1,62 +1,186 @@
-"""Interaction logs: one row per interaction, with a header, as CSV, TSV, RecBole ``.inter`` or
-Parquet.
-
-The fast path is vectorised (pyarrow). Where it meets anything odd, the CSV is read once more by the
-standard library's reader, slowly, to name the first bad line.
-"""
+"""Interaction logs: one row per interaction, with a header, in one file or a folder of parts."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
-from pipeline.data.columns import Columns, choose_columns, ids_of, numbers_of, times_of
+from pipeline.data.columns import IdMap, Times, numbers_of
 from pipeline.data.interactions import (
+    Int32,
+    Int64,
     Interactions,
     earliest,
     first_repeat,
     pair_keys,
     require_int32,
 )
-from pipeline.data.text import at, require_content, require_utf8
+from pipeline.data.sources import log_files, open_log_file
+from pipeline.data.text import at
 from sparserec.errors import SparseRecError
+from sparserec.progress import Progress, silent
 
 Duplicates = Literal["error", "keep-first"]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The chosen columns, and how to name a row of the source in an error."""
+class LogOptions(TypedDict, total=False):
+    """How a log is read.
 
-    path: Path
-    columns: Columns
-    data: Any  # pyarrow.Table, columns named user, item, time, rating
-    where: Callable[[int], tuple[str, int]]  # row from 0 -> ("line" or "row", number from 1)
+    Columns that are not named are recognised by their usual names (see ``columns.USUAL``). Ratings
+    are read only with ``min_rating``.
+    """
+
+    user_col: str | None
+    item_col: str | None
+    time_col: str | None
+    rating_col: str | None
+    min_rating: float | None
+
+
+class ReadOptions(LogOptions, total=False):
+    """Options of ``read_log``."""
+
+    duplicates: Duplicates
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of a log, without those rated too low.
+
+    Attributes:
+        numbers: int64 (n,), ascending: each row's place in the log, from 0.
+        users, items: int32 (n,), numbers in ``Log.users`` and ``Log.items``.
+        times: int64 (n,) or None.
+    """
+
+    numbers: Int64
+    users: Int32
+    items: Int32
+    times: Int64 | None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+class Log:
+    """A log of any size, gone through once, a piece at a time; ids are kept.
+
+    Attributes:
+        users, items: the raw ids met so far; also those of rows rated too low.
+        below_rating: rows left out so far.
+        num_rows: rows read so far.
+    """
+
+    def __init__(self, source: Path, **options: Unpack[LogOptions]) -> None:
+        """Open the files.
+
+        Raises:
+            SparseRecError: a file is missing, empty, or has no such columns.
+        """
+        min_rating, rating_col = options.get("min_rating"), options.get("rating_col")
+        if rating_col is not None and min_rating is None:
+            raise SparseRecError(
+                f"a rating column ({rating_col}) is named, but no threshold",
+                "add --min-rating, or leave --rating-col out: then every row counts",
+            )
+        roles = ("user", "item", "time", "rating")
+        names: dict[str, Any] = {role: options.get(f"{role}_col") for role in roles}
+        paths = log_files(source)
+        self.source = source
+        self.files = [open_log_file(path, names, min_rating is not None) for path in paths]
+        self.has_times = self.files[0].columns.time is not None
+        for file in self.files:
+            if (file.columns.time is not None) != self.has_times:
+                raise at(file.path, 1, "some parts have times and some have none", "write all anew")
+        self.users, self.items = IdMap("user"), IdMap("item")
+        self.below_rating = self.num_rows = 0
+        self._times = Times()
+        self._min_rating = min_rating
+        self._best_rating = -np.inf
+        self._starts: list[int] = []
+
+    def guessed_rows(self) -> int:
+        """Guess the number of rows: exact for Parquet, by the first lines' length for text."""
+        return sum(file.rows() for file in self.files)
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Yield the rows, piece by piece.
+
+        Raises:
+            SparseRecError: bad content, naming file, line and fix; nothing left at the end.
+        """
+        for file in self.files:
+            self._starts.append(self.num_rows)
+            for table in file.pieces():
+                rows = self._piece(table, file.columns.time, file.columns.rating)
+                self.num_rows += len(table)
+                self.below_rating += len(table) - len(rows)
+                yield rows
+        if self.num_rows == 0:
+            raise SparseRecError(
+                f"{self.source}: there are no interactions below the header",
+                "export the file again",
+            )
+        if self.below_rating == self.num_rows:
+            raise SparseRecError(
+                f"{self.source}: no rating reaches {self._min_rating:g}"
+                f" (highest: {self._best_rating:g})",
+                "choose a lower --min-rating",
+            )
 
     def error(self, row: int, problem: str, fix: str) -> SparseRecError:
-        unit, number = self.where(row)
-        return at(self.path, number, problem, fix, unit)
+        """Return the error for one row of the log."""
+        path, (unit, number) = self._place(row)
+        return at(path, number, problem, fix, unit)
+
+    def repeated(self, second: int, first: int, user: int, item: int) -> SparseRecError:
+        """Return the error for a pair that comes twice, in two rows of the log."""
+        (path, place), (other, (unit, number)) = self._place(second), self._place(first)
+        before = f"{unit} {number}" + (f" of {other}" if other != path else "")
+        return at(
+            path,
+            place[1],
+            f"duplicate: user {list(self.users.index)[user]!r} took item"
+            f" {list(self.items.index)[item]!r} on {before} already",
+            "remove it, or pass --duplicates keep-first if repeats are meant",
+            place[0],
+        )
+
+    def _place(self, row: int) -> tuple[Path, tuple[str, int]]:
+        k = bisect_right(self._starts, row) - 1
+        return self.files[k].path, self.files[k].where(row - self._starts[k])
+
+    def _piece(self, table: Any, time: str | None, rating: str | None) -> Rows:
+        start = self.num_rows
+
+        def error(row: int, problem: str, fix: str) -> SparseRecError:
+            return self.error(start + row, problem, fix)
+
+        users = self.users.numbers(table["user"], error)
+        items = self.items.numbers(table["item"], error)
+        times = None if time is None else self._times.numbers(table["time"], time, error)
+        numbers = np.arange(start, start + len(users))
+        if rating is None or self._min_rating is None:
+            return Rows(numbers, users, items, times)
+        ratings = numbers_of(table["rating"], rating, error)
+        self._best_rating = max(self._best_rating, float(ratings.max()))
+        liked = ratings >= self._min_rating
+        kept = None if times is None else times[liked]
+        return Rows(numbers[liked], users[liked], items[liked], kept)
 
 
 def read_log(
     path: str | Path,
-    user_col: str | None = None,
-    item_col: str | None = None,
-    time_col: str | None = None,
-    rating_col: str | None = None,
-    min_rating: float | None = None,
     duplicates: Duplicates = "error",
+    progress: Progress = silent,
+    **options: Unpack[LogOptions],
 ) -> Interactions:
     """Read a CSV, TSV, ``.inter`` or Parquet log; indices go by first appearance.
 
@@ -69,24 +193,22 @@ def read_log(
     A pair that comes twice is an error, unless ``duplicates`` is ``"keep-first"``: then the
     earliest is kept and the others are counted in ``Interactions.repeats``.
 
+    Args:
+        path: a file, or a folder of parts, which follow one another by name.
+        duplicates: see above.
+        progress: called per piece read.
+        options: which columns, and the least rating.
+
     Raises:
         SparseRecError: the file is missing, empty or malformed; names the file, line and fix.
     """
-    path = Path(path)
-    require_content(path)
-    if rating_col is not None and min_rating is None:
-        raise SparseRecError(
-            f"a rating column ({rating_col}) is named, but no threshold",
-            "add --min-rating, or leave --rating-col out: then every row counts",
-        )
-    names = {"user": user_col, "item": item_col, "time": time_col, "rating": rating_col}
-    read = _read_parquet if path.suffix == ".parquet" else _read_csv
-    table = read(path, names, min_rating is not None)
-    if not len(table.data):
-        raise SparseRecError(
-            f"{path}: there are no interactions below the header", "export the file again"
-        )
-    return _index(table, min_rating, duplicates)
+    log = Log(Path(path), **options)
+    guess = log.guessed_rows()
+    pieces = []
+    for piece in log:
+        pieces.append(piece)
+        progress("reading rows", log.num_rows, max(guess, log.num_rows))
+    return _settle(log, _concatenate(pieces), duplicates)
 
 
 def write_csv(interactions: Interactions, path: str | Path) -> None:
@@ -105,52 +227,34 @@ def write_csv(interactions: Interactions, path: str | Path) -> None:
         writer.writerows(zip(*columns, strict=True))
 
 
-def _index(table: _Table, min_rating: float | None, duplicates: Duplicates) -> Interactions:
-    """Check the columns, apply the threshold, number the ids and settle the duplicates."""
-    users, user_ids = ids_of(table.data["user"], "user", table.error)
-    items, item_ids = ids_of(table.data["item"], "item", table.error)
-    times = None
-    if table.columns.time is not None:
-        times = times_of(table.data["time"], table.columns.time, table.error)
-    liked = _liked(table, min_rating)
-    require_int32(len(liked), "interactions", table.path)
-    keys = pair_keys(users[liked], items[liked], len(item_ids))
-    repeat = first_repeat(keys)
-    rows = liked
-    if repeat is not None and duplicates == "error":
-        second, first = (int(liked[position]) for position in repeat)
-        raise table.error(
-            second,
-            f"duplicate: user {user_ids[users[second]]!r} took item"
-            f" {item_ids[items[second]]!r} on {' '.join(map(str, table.where(first)))} already",
-            "remove it, or pass --duplicates keep-first if repeats are meant",
-        )
-    if repeat is not None:
-        rows = liked[earliest(keys, None if times is None else times[liked])]
-    user_index, user_ids = _compact(users[rows], user_ids)
-    item_index, item_ids = _compact(items[rows], item_ids)
-    return Interactions(
-        user_index,
-        item_index,
-        None if times is None else times[rows],
-        user_ids,
-        item_ids,
-        repeats=len(liked) - len(rows),
-        below_rating=len(users) - len(liked),
+def _concatenate(pieces: list[Rows]) -> Rows:
+    times = [piece.times for piece in pieces if piece.times is not None]
+    return Rows(
+        np.concatenate([piece.numbers for piece in pieces]),
+        np.concatenate([piece.users for piece in pieces]),
+        np.concatenate([piece.items for piece in pieces]),
+        np.concatenate(times) if times else None,
     )
 
 
-def _liked(table: _Table, min_rating: float | None) -> NDArray[np.intp]:
-    """Return the rows that count, ascending: all, or those whose rating reaches the threshold."""
-    if min_rating is None:
-        return np.arange(len(table.data))
-    ratings = numbers_of(table.data["rating"], table.columns.rating or "rating", table.error)
-    if ratings.max() < min_rating:
-        raise SparseRecError(
-            f"{table.path}: no rating reaches {min_rating:g} (highest: {ratings.max():g})",
-            "choose a lower --min-rating",
-        )
-    return np.flatnonzero(ratings >= min_rating)
+def _settle(log: Log, rows: Rows, duplicates: Duplicates) -> Interactions:
+    """Settle the duplicates, and number ids by first appearance in the rows that stay."""
+    require_int32(len(rows), "interactions", log.source)
+    user_ids, item_ids = list(log.users.index), list(log.items.index)
+    users, items, times = rows.users, rows.items, rows.times
+    keys = pair_keys(users, items, len(item_ids))
+    repeat = first_repeat(keys)
+    if repeat is not None and duplicates == "error":
+        second, first = (int(rows.numbers[k]) for k in repeat)
+        raise log.repeated(second, first, int(users[repeat[0]]), int(items[repeat[0]]))
+    repeats = 0
+    if repeat is not None:
+        kept = earliest(keys, times)
+        repeats = len(keys) - len(kept)
+        users, items, times = users[kept], items[kept], None if times is None else times[kept]
+    users, user_ids = _compact(users, user_ids)
+    items, item_ids = _compact(items, item_ids)
+    return Interactions(users, items, times, user_ids, item_ids, repeats, log.below_rating)
 
 
 def _compact(values: NDArray[np.int32], ids: list[str]) -> tuple[NDArray[np.int32], list[str]]:
@@ -160,104 +264,3 @@ def _compact(values: NDArray[np.int32], ids: list[str]) -> tuple[NDArray[np.int3
     new = np.zeros(len(ids), dtype=np.int32)
     new[order] = np.arange(len(order))
     return new[values], [ids[k] for k in order]
-
-
-def _read_csv(path: Path, names: dict[str, str | None], rating: bool) -> _Table:
-    require_utf8(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-    separator = "\t" if "\t" in first else ","
-    header = next(csv.reader([first], delimiter=separator), [])
-    columns = choose_columns(path, header, names, rating)
-    chosen = columns.by_role()
-    positions = [str(k) for k in range(len(header))]
-    wanted = {str(header.index(name)): role for role, name in chosen.items()}
-    try:
-        data = pyarrow.csv.read_csv(
-            path,
-            # Columns go by position, as two that are not read may have the same name.
-            pyarrow.csv.ReadOptions(column_names=positions, skip_rows=1),
-            pyarrow.csv.ParseOptions(
-                delimiter=separator, newlines_in_values=True, ignore_empty_lines=False
-            ),
-            pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pa.string()), include_columns=list(wanted)
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise _malformed(path, separator, len(header), error) from error
-    data = data.rename_columns(list(wanted.values()))
-
-    def where(row: int) -> tuple[str, int]:
-        return "line", next(islice(_records(path, separator), row + 1, None))[0]
-
-    return _Table(path, columns, data, where)
-
-
-def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield every record, the header too, with the line it starts on."""
-    line = 1
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=separator)
-        try:
-            for record in reader:
-                yield line, record
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise at(path, line, f"malformed: {error}", "mend the line's quotes") from error
-
-
-def _malformed(path: Path, separator: str, width: int, error: Exception) -> SparseRecError:
-    """Find the first line that is not a record of ``width`` fields, after pyarrow refused."""
-    for line, record in _records(path, separator):
-        if len(record) != width:
-            return at(
-                path,
-                line,
-                f"malformed: {len(record)} fields where the header has {width}",
-                "give the line as many fields as the header; close every quote, and quote a"
-                " field that holds the separator",
-            )
-    return at(path, 1, f"not a table ({error})", "export the file again as plain CSV")
-
-
-def _read_parquet(path: Path, names: dict[str, str | None], rating: bool) -> _Table:
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        columns = choose_columns(path, file.schema_arrow.names, names, rating)
-        chosen = columns.by_role()
-        data = file.read(columns=list(chosen.values())).select(list(chosen.values()))
-        data.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise _bad_parquet(path, error) from error
-    data = data.rename_columns(list(chosen))
-    for role, column in chosen.items():
-        kind = data.schema.field(role).type
-        if pa.types.is_dictionary(kind):
-            data = data.set_column(
-                data.schema.get_field_index(role), role, pc.cast(data[role], kind.value_type)
-            )
-            kind = kind.value_type
-        if role in ("user", "item") and not (pa.types.is_integer(kind) or _is_text(kind)):
-            raise at(
-                path,
-                1,
-                f"column {column!r} holds {kind}, which cannot be ids",
-                "store ids as integers or as UTF-8 text",
-                "row",
-            )
-    return _Table(path, columns, data, lambda row: ("row", row + 1))
-
-
-def _is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _bad_parquet(path: Path, error: Exception) -> SparseRecError:
-    if "UTF8" in str(error):
-        return SparseRecError(
-            f"{path}: a text column is not UTF-8 ({error})", "write the file again with UTF-8 text"
-        )
-    return SparseRecError(
-        f"{path}, row 1: damaged, or not a Parquet file ({error})", "write the file again"
-    )

@@ -51,6 +51,8 @@ class Split:
         known_users, known_items: how many of each occur in train or valid.
         dropped_later: pairs kept out of ``later`` because their user or item occurs in neither
             the past nor the log, so that nothing could have predicted them.
+        train_keys: int64 (n,), ascending ``pair_keys`` of train over the known items, where they
+            were made beforehand.
     """
 
     train: Pairs
@@ -62,6 +64,7 @@ class Split:
     known_users: int
     known_items: int
     dropped_later: int
+    train_keys: Int64 | None = None
 
     @property
     def num_users(self) -> int:
@@ -74,8 +77,15 @@ class Split:
         return len(self.item_ids)
 
 
+FRACTIONS = (0.6, 0.1, 0.2)
+"""Of each user's interactions: train, valid, log."""
+
+
 def temporal_split(
-    interactions: Interactions, train: float = 0.6, valid: float = 0.1, log: float = 0.2
+    interactions: Interactions,
+    train: float = FRACTIONS[0],
+    valid: float = FRACTIONS[1],
+    log: float = FRACTIONS[2],
 ) -> Split:
     """Cut each user's interactions by time; what the three fractions leave is ``later``.
 
@@ -88,11 +98,16 @@ def temporal_split(
         SparseRecError: there are no timestamps, or the fractions are not fractions of one whole.
     """
     if interactions.timestamps is None:
-        raise SparseRecError(
-            "a temporal split needs a time for each interaction, and these have none",
-            "name the time column with --time-col, or use a split that needs no time",
-        )
+        raise no_times()
     return _per_user_split(interactions, interactions.timestamps, (train, valid, log))
+
+
+def no_times() -> SparseRecError:
+    """Return the error of a log that cannot be split by time."""
+    return SparseRecError(
+        "a temporal split needs a time for each interaction, and these have none",
+        "name the time column with --time-col, or use a split that needs no time",
+    )
 
 
 def leave_out(

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, cast
 from torch import Tensor
 
 from pipeline.models import lightgcn, mf, neumf, ngcf
+from pipeline.models.parts import first
 from pipeline.table import F32
 from sparserec.errors import SparseRecError
 
@@ -44,11 +45,17 @@ class Model(Protocol):
         """Draw the dense parameters' starting values; empty where a model has none."""
 
     def propagate(
-        self, rows: Tensor, aggregate: Aggregate, dense: Dense, recompute: bool = False
+        self,
+        rows: Tensor,
+        aggregate: Aggregate,
+        dense: Dense,
+        recompute: bool = False,
+        size: int | None = None,
     ) -> Tensor:
         """Turn the table's rows (N, w) into the vectors (N, w') that scores are made from.
 
-        With ``recompute`` the backward pass computes a layer again instead of keeping it.
+        With ``recompute`` the backward pass computes a layer again instead of keeping it. With
+        ``size`` only the first vectors are wanted, (size, w').
         """
 
     def pair_scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
@@ -60,12 +67,21 @@ class Model(Protocol):
         ``vectors`` (3B, w') are users', positives' and negatives'.
         """
 
+    def example_margins(self, vectors: Tensor, size: int, dense: Dense) -> Tensor:
+        """Give how much more each user's negative scores than its positive: (B,)."""
+
     def scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
         """Score users (1, A, w') with all items (1, C, w'): (1, A, C)."""
 
 
 PARTS = ("GRAPH", "PAIR_FLOATS", "initial", "propagate", "pair_scores", "scores")
-"""What a model's file defines; it may define ``example_scores`` too, and take ``recompute``."""
+"""What a model's file defines.
+
+It may define ``example_scores`` and ``example_margins`` too, and take ``recompute`` and ``size``.
+
+``catalogue_scores(users, items, dense)`` is optional too: ``scores`` of (A, w') and (C, w') without
+gradients, in parts as small as suits a host, which calls it with PyTorch on one thread.
+"""
 
 
 class _Models(dict[ModelName, Model]):
@@ -111,14 +127,20 @@ def _from_file(path: Path) -> Model:
 def _complete(module: Any) -> None:
     """Give a model of the user's what only makes the others faster or smaller."""
     propagate, pair_scores = module.propagate, module.pair_scores
-    if "recompute" not in inspect.signature(propagate).parameters:
+    known = inspect.signature(propagate).parameters
+    if not {"recompute", "size"} <= known.keys():
 
-        def keep_all(
-            rows: Tensor, aggregate: Aggregate, dense: Dense, recompute: bool = False
+        def make_all(
+            rows: Tensor,
+            aggregate: Aggregate,
+            dense: Dense,
+            recompute: bool = False,
+            size: int | None = None,
         ) -> Tensor:
-            return propagate(rows, aggregate, dense)  # type: ignore[no-any-return]
+            options = {"recompute": recompute} if "recompute" in known else {}
+            return first(propagate(rows, aggregate, dense, **options), size)
 
-        module.propagate = keep_all
+        module.propagate = make_all
     if not hasattr(module, "example_scores"):
 
         def example_scores(vectors: Tensor, size: int, dense: Dense) -> tuple[Tensor, Tensor]:
@@ -126,6 +148,13 @@ def _complete(module: Any) -> None:
             return pair_scores(user, item, dense), pair_scores(user, negative, dense)
 
         module.example_scores = example_scores
+    if not hasattr(module, "example_margins"):
+
+        def example_margins(vectors: Tensor, size: int, dense: Dense) -> Tensor:
+            positive, negative = module.example_scores(vectors, size, dense)
+            return negative - positive  # type: ignore[no-any-return]
+
+        module.example_margins = example_margins
 
 
 MODELS = _Models({"mf": mf, "neumf": neumf, "ngcf": ngcf, "lightgcn": lightgcn})

@@ -19,6 +19,12 @@ def example_scores(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> tupl
     return pair_scores(user, item, dense), pair_scores(user, negative, dense)
 
 
+def example_margins(vectors: Tensor, size: int, dense: dict[str, Tensor]) -> Tensor:
+    """Score users with their negative less their positive item: (B,). One product, not two."""
+    user, item, negative = vectors[:size], vectors[size : 2 * size], vectors[2 * size :]
+    return pair_scores(user, negative - item, dense)
+
+
 def scores(users: Tensor, items: Tensor, dense: dict[str, Tensor]) -> Tensor:
     """Score every item for every user.
 

@@ -7,12 +7,20 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
+from pipeline.models.inner_product import (
+    PAIR_FLOATS,
+    example_margins,
+    example_scores,
+    pair_scores,
+    scores,
+)
+from pipeline.models.parts import first
 from pipeline.table import F32
 
 __all__ = [
     "GRAPH",
     "PAIR_FLOATS",
+    "example_margins",
     "example_scores",
     "initial",
     "pair_scores",
@@ -34,6 +42,7 @@ def propagate(
     aggregate: Callable[[Tensor], Tensor],
     dense: dict[str, Tensor],
     recompute: bool = False,
+    size: int | None = None,
 ) -> Tensor:
     """Average e, A e, A^2 e and A^3 e (equations 3, 4 and 8, with equal layer weights).
 
@@ -45,9 +54,10 @@ def propagate(
         aggregate: the product with the symmetrically normalised adjacency A.
         dense: not used.
         recompute: not used; a linear layer keeps nothing.
+        size: how many of the first vectors are wanted; None means all.
     """
     layer = total = rows
     for _ in range(LAYERS):
         layer = aggregate(layer)
         total = total + layer
-    return total / (LAYERS + 1)
+    return first(total, size) / (LAYERS + 1)

@@ -7,12 +7,20 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
+from pipeline.models.inner_product import (
+    PAIR_FLOATS,
+    example_margins,
+    example_scores,
+    pair_scores,
+    scores,
+)
+from pipeline.models.parts import first
 from pipeline.table import F32
 
 __all__ = [
     "GRAPH",
     "PAIR_FLOATS",
+    "example_margins",
     "example_scores",
     "initial",
     "pair_scores",
@@ -33,6 +41,7 @@ def propagate(
     aggregate: Callable[[Tensor], Tensor],
     dense: dict[str, Tensor],
     recompute: bool = False,
+    size: int | None = None,
 ) -> Tensor:
     """Use the rows as they are."""
-    return rows
+    return first(rows, size)

@@ -11,12 +11,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.models.inner_product import PAIR_FLOATS, example_scores, pair_scores, scores
+from pipeline.models.inner_product import (
+    PAIR_FLOATS,
+    example_margins,
+    example_scores,
+    pair_scores,
+    scores,
+)
+from pipeline.models.parts import first
 from pipeline.table import F32
 
 __all__ = [
     "GRAPH",
     "PAIR_FLOATS",
+    "example_margins",
     "example_scores",
     "initial",
     "pair_scores",
@@ -48,6 +56,7 @@ def propagate(
     aggregate: Callable[[Tensor], Tensor],
     dense: dict[str, Tensor],
     recompute: bool = False,
+    size: int | None = None,
 ) -> Tensor:
     """Concatenate the table and the normalised outputs of each layer (equations 7 and 9).
 
@@ -58,23 +67,26 @@ def propagate(
         aggregate: the product with the symmetrically normalised adjacency A, without self-loops.
         dense: from ``initial``.
         recompute: keep a layer's input alone, and compute the rest again in the backward pass.
+        size: how many of the first vectors are wanted; None means all.
 
     Returns:
-        float32 (N, (LAYERS + 1) d).
+        float32 (size, (LAYERS + 1) d).
     """
 
     def layer(rows: Tensor, i: int) -> Tensor:
         around = aggregate(rows)
+        if i == LAYERS - 1:  # nothing looks at the others' outputs
+            around, rows = first(around, size), first(rows, size)
         # Both products in one: [sum, product] by [W1, W2].
         messages = torch.cat([around + rows, around * rows], dim=1)  # (N, 2d)
         weight = torch.cat([dense[f"sum{i}.weight"], dense[f"product{i}.weight"]], dim=1)
         bias = dense[f"sum{i}.bias"] + dense[f"product{i}.bias"]
         return F.leaky_relu(F.linear(messages, weight, bias), SLOPE)
 
-    outputs = [rows]
+    outputs = [first(rows, size)]
     for i in range(LAYERS):
         rows = checkpoint(layer, rows, i, use_reentrant=False) if recompute else layer(rows, i)
-        outputs.append(normalize(rows))
+        outputs.append(normalize(first(rows, size)))
     return torch.cat(outputs, dim=1)
 
 

@@ -16,12 +16,12 @@ from pipeline.prune import small_dim
 from pipeline.recipes import RECIPES, Method
 from pipeline.reproduce.cells import (
     LEARNING_RATES,
-    PENALTIES,
     TUNE_DENSITY,
     Cell,
     Experiment,
     Override,
     Tuned,
+    budget_of,
 )
 
 SEEDS = (1, 2, 3)
@@ -133,7 +133,7 @@ def tuning(tuned: Tuned) -> list[Cell]:
             variant=f"lr={rate:g},l2={penalty:g}",
             overrides=(("step.learning_rate", rate), ("step.l2", penalty)),
         )
-        for rate, penalty in product(LEARNING_RATES, PENALTIES)
+        for rate, penalty in product(LEARNING_RATES, budget_of(dataset).penalties)
     ]
 
 

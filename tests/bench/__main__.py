@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors.numpy import load_file
 
 from sparserec.progress import Progress, bars
 from tests.bench import floor, loops, models, peers
@@ -28,7 +30,7 @@ from tests.bench.bundles import (
     write_bundle,
 )
 from tests.bench.jvm import Jvm, Runtime
-from tests.bench.measure import Result, by_turns, compared, timed
+from tests.bench.measure import Result, Timed, by_turns, compared, timed
 
 ROWS = GOWALLA_USERS + GOWALLA_ITEMS
 FEW_USERS, FEW_ITEMS = 400, 600
@@ -66,6 +68,11 @@ def _measure(folder: Path, progress: Progress) -> tuple[list[Result], dict[str, 
             progress(f"step of {step.model}", 0, None)
             models.load(jvm, folder, step)
             results.append(models.against_eager(jvm, step))
+            needs = about[f"{step.model}_step"] = floor.step(step.methods)
+            least = floor.least_us(needs, about["machine"])
+            results.append(Result(f"{step.model}_step_vs_floor", results[-1].ours, least, "us"))
+        progress("updates of the optimizers", 0, None)
+        results += models.updates(jvm, folder)
         progress("loop and peers", 0, None)
         results += _against_training_module(jvm, folder, gowalla)
         about["loop"] = loops.parts(jvm.ask("metrics", gowalla.name))
@@ -73,6 +80,7 @@ def _measure(folder: Path, progress: Progress) -> tuple[list[Result], dict[str, 
         small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
         results.append(loops.graph_share(jvm, small, "_1e4_rows")[0])
         results.append(_score(jvm))
+        results.append(_score_bytes(gowalla))
     with Jvm(runtime, HEAP) as jvm:
         for access, of in (("uniform", None), (about["popularity"], log)):
             progress(f"tables, {access}", 0, None)
@@ -80,7 +88,6 @@ def _measure(folder: Path, progress: Progress) -> tuple[list[Result], dict[str, 
             results += found
     progress("memory", 0, None)
     results.append(_memory(runtime, folder, gowalla, log))
-    results.append(_against_floor(results[0], about))
     return results, about
 
 
@@ -88,22 +95,30 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
     """Compare the step, and the whole loop around it, with ExecuTorch's own way to train.
 
     That trains the whole dense table, rows being looked up and written inside its program; so the
-    loop is what does as much as it does, and the step is what takes its arithmetic's place.
+    loop is what does as much as it does, and the step is what takes its arithmetic's place. Two
+    other ways to write the same model are beside the first (docs/performance.md).
     """
-    path = folder / "training.pte"
-    peers.write_training_program(path, ROWS, DIM, BATCH, L2)
-    jvm.ask("training", "training", path, ROWS, BATCH)
-    samples = by_turns(
-        {
-            "ours": (lambda count: jvm.time("mf", count), 50),
-            "peer": (lambda count: jvm.time("training", count), 2),
-        },
-        40,
-    )
+    programs = {
+        "training": (peers.joint_table(ROWS, DIM, BATCH, L2), ROWS),
+        "two tables": (
+            peers.two_tables(GOWALLA_USERS, GOWALLA_ITEMS, DIM, BATCH, L2),
+            GOWALLA_USERS,
+        ),
+        "one lookup": (peers.one_lookup(ROWS, DIM, BATCH, L2), ROWS),
+    }
+    sides: dict[str, tuple[Timed, int]] = {"ours": (lambda count: jvm.time("mf", count), 50)}
+    for name, (program, rows) in programs.items():
+        path = folder / f"{name}.pte"
+        path.write_bytes(program)
+        jvm.ask("training", name, path, rows, BATCH)
+        sides[name] = (partial(jvm.time, name), 2)
+    samples = by_turns(sides, 30)
     share, steps = loops.graph_share(jvm, gowalla)
     return [
-        compared("mf_step_vs_trainingmodule", **samples, target=500),
-        compared("mf_loop_vs_trainingmodule", steps, samples["peer"]),
+        compared("mf_step_vs_trainingmodule", samples["ours"], samples["training"], target=500),
+        compared("mf_step_vs_trainingmodule_two_tables", samples["ours"], samples["two tables"]),
+        compared("mf_step_vs_trainingmodule_one_lookup", samples["ours"], samples["one lookup"]),
+        compared("mf_loop_vs_trainingmodule", steps, samples["training"]),
         share,
     ]
 
@@ -121,6 +136,15 @@ def _score(jvm: Jvm) -> Result:
     return compared("score_vs_dense", **samples, target=1.0)
 
 
+def _score_bytes(bundle: Path) -> Result:
+    """Compare what holds the items: the packed table's part of them, and a dense one."""
+    table = load_file(bundle / "table.safetensors")
+    ptr = table["row_ptr"][GOWALLA_USERS:]
+    entry = table["cols"].itemsize + table["vals"].itemsize
+    packed = ptr.nbytes + int(ptr[-1] - ptr[0]) * entry
+    return Result("score_bytes_vs_dense", packed / 1024, GOWALLA_ITEMS * DIM * 4 / 1024, "kB", 10)
+
+
 def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
     """Compare how much a table of Gowalla's size adds to the peak of a process that trains.
 
@@ -135,7 +159,7 @@ def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
     device = write_bundle(
         folder / "device", GOWALLA_USERS, GOWALLA_ITEMS, _log(pairs), gowalla, table_of=gowalla
     )
-    peers.write_training_program(folder / "small.pte", 1000, DIM, BATCH, L2)
+    (folder / "small.pte").write_bytes(peers.joint_table(1000, DIM, BATCH, L2))
     ours, theirs = [], []
     for _ in range(3):
         with Jvm(runtime, *LITTLE_HEAP) as jvm:
@@ -166,17 +190,6 @@ def _growth(
     jvm.ask(*large)
     jvm.time(f"{large[1]}{work}", 20)
     return float(jvm.ask("memory")["peak"] - before)
-
-
-def _against_floor(step: Result, about: dict[str, Any]) -> Result:
-    """Say how far the MF step is from moving its inputs and outputs once at cache speed."""
-    needs = floor.mf_step()
-    about["mf_step"] = needs
-    least = max(
-        needs["bytes"] / about["machine"]["cache_gb_per_s"],
-        needs["flops"] / about["machine"]["gflop_per_s"],
-    )
-    return Result("mf_step_vs_floor", step.ours, least / 1000, "us")
 
 
 def _show(results: list[Result], about: dict[str, Any]) -> None:

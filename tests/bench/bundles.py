@@ -32,8 +32,8 @@ USER_EXPONENT, ITEM_EXPONENT = 0.67, 0.64
 LOG_PAIRS = 1_000_000
 UPDATE_CHUNK = 8192
 """E, as an export chooses it for these sizes."""
-PATTERNS = 4096
-"""Distinct sets of active columns; each row has one of them."""
+BLOCK = 1 << 17
+"""Distinct rows of a table; more are the same again, elsewhere in memory."""
 
 Ints = NDArray[np.int32]
 
@@ -188,24 +188,17 @@ def _defaults() -> dict[str, Any]:
 
 
 def _write_table(path: Path, rows: int) -> None:
-    """Write a table with random entries at ``DENSITY``."""
+    """Write a table with random entries at ``DENSITY``: a block of rows, over and over."""
     random = np.random.default_rng(rows)
+    size = min(rows, BLOCK)
     spread = 8
-    counts = FLOOR + random.binomial(spread, (DENSITY * DIM - FLOOR) / spread, PATTERNS)
-    ranked = random.random((PATTERNS, DIM)).argsort(axis=1)
-    active = ranked < counts[:, None]  # each pattern has the columns of the lowest ranks
+    counts = FLOOR + random.binomial(spread, (DENSITY * DIM - FLOOR) / spread, size)
+    ranked = random.random((size, DIM), np.float32).argsort(axis=1)
+    active = ranked < counts[:, None]  # each row has the columns of the lowest ranks
     columns = np.nonzero(active)[1].astype(np.uint8)
-    starts = np.concatenate([[0], counts.cumsum()])
-    pattern = random.integers(0, PATTERNS, rows)
+    values = 0.1 * random.standard_normal(len(columns), np.float32)
     row_ptr = np.zeros(rows + 1, np.int32)
-    np.cumsum(counts[pattern], out=row_ptr[1:])
+    np.cumsum(np.resize(counts, rows), out=row_ptr[1:])
     entries = int(row_ptr[-1])
-    cols = np.empty(entries, np.uint8)
-    for first in range(0, rows, 1 << 20):  # in parts: the index takes 8 bytes an entry
-        part = pattern[first : first + (1 << 20)]
-        begin, end = row_ptr[first], row_ptr[min(first + (1 << 20), rows)]
-        shift = np.repeat(starts[part] - (row_ptr[first : first + len(part)] - begin), counts[part])
-        cols[begin:end] = columns[shift + np.arange(end - begin)]
-    vals = random.standard_normal(entries, np.float32)
-    vals *= 0.1
-    save_file({"row_ptr": row_ptr, "cols": cols, "vals": vals}, path)
+    tensors = {"cols": np.resize(columns, entries), "vals": np.resize(values, entries)}
+    save_file({"row_ptr": row_ptr, **tensors}, path)

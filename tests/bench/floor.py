@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from math import prod
+from typing import Any
 
-from tests.bench.bundles import BATCH, DIM, UPDATE_CHUNK
+import torch
+from torch.fx import Node
+
+from export.lower import trace
+from export.methods import Method
+from tests.bench.bundles import BATCH, DIM
 from tests.bench.measure import timed
 
 FLOAT = 4
-TILE_BYTES = 3 * BATCH * DIM * FLOAT
+"""Bytes of a float32, and of an int32."""
+_aten = torch.ops.aten
+_PRODUCTS = {_aten.mm, _aten.bmm}
+_SUMS = {_aten.sum}
+_MOVES = {
+    *(_aten.slice, _aten.cat, _aten.embedding, _aten.expand, _aten.repeat, _aten.full),
+    *(_aten.ones_like, _aten.zeros_like, _aten.t, _aten.transpose, _aten.permute, _aten.clone),
+    *(_aten.view, _aten._unsafe_view, _aten.squeeze, _aten.unsqueeze, _aten.select),
+    *(_aten.slice_backward, _aten.split, _aten.detach, _aten.alias, _aten.new_zeros),
+}
 
 
 def machine() -> dict[str, float]:
@@ -28,15 +44,39 @@ def _copies(floats: int, repetitions: int) -> float:
     return 2 * FLOAT * floats / min(timed(lambda: target.copy_(source))(repetitions))
 
 
-def mf_step() -> dict[str, float]:
-    """Count what an MF step must move and calculate, whatever the kernels are.
+def step(methods: Mapping[str, Method]) -> dict[str, float]:
+    """Count what a step must move and calculate, whatever the kernels are.
 
-    Bytes: the inputs read once and the outputs written once. Operations: two inner products and
-    three norms, their gradients (2 and 3 multiply-adds an entry of a row), the mask, the update.
+    Bytes: every input read once and every output written once; what is between them could stay in
+    registers. Operations: 2 a multiply-add of a matrix product, 1 a number of any other operator's
+    result, or of what is summed; none for what only moves numbers.
     """
-    moved = 3 * TILE_BYTES + 3 * BATCH * FLOAT + BATCH * FLOAT + 3 * UPDATE_CHUNK * FLOAT
-    entries = BATCH * DIM
-    forward = 2 * 2 * entries + 2 * 3 * entries
-    backward = 2 * 4 * entries + 2 * 3 * entries
-    masks = (1 + 3) * 3 * entries
-    return {"bytes": moved, "flops": forward + backward + masks + 2 * UPDATE_CHUNK}
+    specs = [spec for method in methods.values() for spec in (*method.inputs, *method.outputs)]
+    graphs = [trace(method).graph for method in methods.values()]
+    return {
+        "bytes": FLOAT * sum(prod(spec.shape) for spec in specs),
+        "flops": sum(_operations(node) for graph in graphs for node in graph.nodes),
+    }
+
+
+def _operations(node: Node) -> int:
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is None or packet in _MOVES:
+        return 0
+    if packet in _PRODUCTS:
+        left, right = (_size(arg) for arg in node.args[:2])
+        return 2 * prod(left) * right[-1]
+    return prod(_size(node.args[0] if packet in _SUMS else node))
+
+
+def _size(node: Any) -> torch.Size:
+    size: torch.Size = node.meta["val"].shape
+    return size
+
+
+def least_us(needs: Mapping[str, float], machine: Mapping[str, float]) -> float:
+    """Give the microseconds that a step takes at the speed of the cache and the peak."""
+    return (
+        max(needs["bytes"] / machine["cache_gb_per_s"], needs["flops"] / machine["gflop_per_s"])
+        / 1000
+    )

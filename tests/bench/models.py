@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from export.dense import specs
@@ -12,10 +13,11 @@ from export.methods import Method
 from export.step import Step, methods, step_methods, update_chunk
 from pipeline.incremental import Incremental
 from pipeline.models import MODELS, ModelName
+from pipeline.optimizers import STATE
 from tests.bench.bundles import BATCH, DENSITY, DIM, L2, UPDATE_CHUNK
 from tests.bench.jvm import Jvm
 from tests.bench.measure import Result, by_turns, compared, timed
-from tests.bench.peers import eager_model_step, eager_step
+from tests.bench.peers import eager_model_step, eager_step, eager_update
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,20 @@ def _trained(model: ModelName) -> ModelStep:
     return ModelStep(model, methods(step), eager_model_step(step), target=1.0)
 
 
+def updates(jvm: Jvm, folder: Path) -> list[Result]:
+    """Compare each optimizer's update of ``UPDATE_CHUNK`` packed entries with PyTorch eager."""
+    results = []
+    for optimizer in STATE:
+        step = Step(BATCH, DIM, L2, UPDATE_CHUNK, optimizer=optimizer)
+        update = {"update": methods(step)["update"]}
+        name = f"{optimizer}_update"
+        eager = eager_update(optimizer, UPDATE_CHUNK)
+        load(jvm, folder, ModelStep(name, update, eager, target=1.0))
+        sides = {"ours": (partial(jvm.time, name), 40), "peer": (timed(eager), 40)}
+        results.append(compared(f"{name}_vs_eager", **by_turns(sides, 10)))
+    return results
+
+
 def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:
     """Lower the step's program and load it, under the model's name."""
     path = folder / f"{step.model}.pte"
@@ -81,10 +97,11 @@ def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:
 
 def against_eager(jvm: Jvm, step: ModelStep, rounds: int = 15) -> Result:
     """Compare a step that was loaded with PyTorch eager."""
+    repetitions = 40 if step.model in ("mf", "neumf") else 15  # the others take milliseconds
     samples = by_turns(
         {
-            "ours": (lambda count: jvm.time(step.model, count), 40),
-            "peer": (timed(step.eager), 40),
+            "ours": (lambda count: jvm.time(step.model, count), repetitions),
+            "peer": (timed(step.eager), repetitions),
         },
         rounds,
     )

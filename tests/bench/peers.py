@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from export.dense import split
-from export.dense_trainers import training_pte
+from export.dense_trainers import joint_pte, training_pte
 from export.step import Step, tile_loss
 from pipeline.aggregate import Lists
-from pipeline.optimizers import STATE, moved
+from pipeline.optimizers import STATE, OptimizerName, moved
 from pipeline.optimizers import rates as optimizer_rates
 
 
-def write_training_program(path: Path, rows: int, dim: int, batch: int, l2: float) -> None:
-    """Write a dense table's program for ExecuTorch's TrainingModule: method ``training``."""
-    path.write_bytes(training_pte(0.1 * torch.randn(rows, dim), batch, l2))
+class _Dense(nn.Module):
+    """MF with BPR on dense tables, each role looked up for itself, as a textbook has it.
+
+    The last table has the items, the first the users; there may be one for both. Takes int64 (3B,):
+    users, positive and negative items, as rows of their tables.
+    """
+
+    def __init__(self, l2: float, dim: int, *rows: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in rows)
+        self.l2 = l2
+
+    def forward(self, rows: Tensor) -> Tensor:
+        users, positives, negatives = rows.chunk(3)
+        u = self.tables[0](users)
+        p, n = self.tables[-1](positives), self.tables[-1](negatives)
+        squares = (u * u).sum(1) + (p * p).sum(1) + (n * n).sum(1)
+        margins = (u * n).sum(1) - (u * p).sum(1)
+        return (F.softplus(margins) + 0.5 * self.l2 * squares).mean()
+
+
+def joint_table(rows: int, dim: int, batch: int, l2: float) -> bytes:
+    """Make the program of one table of all rows, as SparseRec's: one ``nn.Embedding``."""
+    return joint_pte(_Dense(l2, dim, rows), batch)
+
+
+def two_tables(users: int, items: int, dim: int, batch: int, l2: float) -> bytes:
+    """Make the program of a table of users and one of items."""
+    return joint_pte(_Dense(l2, dim, users, items), batch)
+
+
+def one_lookup(rows: int, dim: int, batch: int, l2: float) -> bytes:
+    """Make the program of a table whose 3B rows are looked up at once: one gradient to write."""
+    return training_pte(0.1 * torch.randn(rows, dim), batch, l2)
 
 
 def eager_step(
@@ -38,6 +69,14 @@ def eager_step(
         return loss.detach(), gradient * (mask + sampled * (1 - mask)), vals - rate * grads
 
     return step
+
+
+def eager_update(optimizer: OptimizerName, entries: int) -> Callable[[], object]:
+    """Give the update of packed entries by an optimizer."""
+    vals, grads, *numbers = (torch.rand(entries) for _ in range(2 + len(STATE[optimizer])))
+    state = dict(zip(STATE[optimizer], numbers, strict=True))
+    rates = {name: torch.tensor([0.1]) for name in optimizer_rates(optimizer, 0, 0)}
+    return lambda: moved(optimizer, vals, grads, state, rates)
 
 
 def eager_model_step(step: Step) -> Callable[[], object]:

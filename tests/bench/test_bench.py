@@ -22,7 +22,7 @@ from tests.bench.bundles import (
 )
 from tests.bench.jvm import Jvm, Runtime
 from tests.bench.measure import KEPT, Result, by_turns, compared, thinned
-from tests.bench.peers import eager_step, write_training_program
+from tests.bench.peers import eager_step, joint_table, two_tables
 
 USERS, ITEMS = 300, 500
 
@@ -84,10 +84,15 @@ def test_logs_have_no_pair_twice_and_keep_popularity() -> None:
 
 
 def test_the_peers_run(tmp_path: Path, runtime: Runtime) -> None:
-    write_training_program(tmp_path / "training.pte", 1000, DIM, BATCH, L2)
+    programs = {
+        "joint": joint_table(1000, DIM, BATCH, L2),
+        "two": two_tables(1000, 1500, DIM, BATCH, L2),
+    }
     with Jvm(runtime) as jvm:
-        jvm.ask("training", "peer", tmp_path / "training.pte", 1000, BATCH)
-        assert len(jvm.time("peer", 3)) == 3
+        for name, program in programs.items():
+            (tmp_path / f"{name}.pte").write_bytes(program)
+            jvm.ask("training", name, tmp_path / f"{name}.pte", 1000, BATCH)
+            assert len(jvm.time(name, 3)) == 3
     torch.manual_seed(1)
     loss, gradient, updated = eager_step(BATCH, DIM, 100, L2)()
     assert torch.isfinite(loss)

@@ -195,15 +195,30 @@ APP = '''#!{python}
 import json, os, signal, sys, time
 values = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 behaviour = os.environ.get("APP_BEHAVIOUR", "succeed")
+
+def say(text):
+    print("INSTRUMENTATION_" + text, flush=True)
+
+if "bundles" in values:
+    say("STATUS: phase=check base")
+    say("STATUS_CODE: 2")
+    if behaviour == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "fail":
+        say("RESULT: exit_status=failed")
+        say("RESULT: error=step.pte: SHA-256 differs; push that bundle first")
+        say("CODE: 0")
+        sys.exit(1)
+    say("RESULT: exit_status=succeeded")
+    say("RESULT: bundle=" + os.path.basename(values.get("apply", "before")))
+    say("CODE: -1")
+    sys.exit(0)
 report = json.load(open({report!r}))
 report.update(run_id=values["run_id"], exit_status="started", phase="train", finished_utc=None)
 path = values["out"] + "/report.json"
 
 def write():
     json.dump(report, open(path, "w"))
-
-def say(text):
-    print("INSTRUMENTATION_" + text, flush=True)
 
 write()
 say("STATUS: phase=load")

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from export.build import Built, build
 from export.bundle import read_manifest
+from export.delta import verify_delta
 from pipeline.evaluate import Quality
 from pipeline.fit import Fitted
 from pipeline.incremental import Incremental
@@ -50,6 +52,35 @@ def test_export_of_a_saved_run(run_folder: Path) -> None:
     assert manifest.num_users == 40 + 3
     assert manifest.bundle_id in result.output
     assert "max abs error" in result.output
+
+
+def test_export_since_a_bundle_writes_what_changed(
+    run_folder: Path, built: Built, tmp_path: Path
+) -> None:
+    """With the base's options and another table: rows of it, and no program."""
+    table = load_file(run_folder / "table.safetensors")
+    table["vals"][: table["row_ptr"][5]] += 1
+    save_file(table, run_folder / "table.safetensors")
+    training = built.manifest.training
+    options = [
+        *("--batch-size", str(training.batch_size), "--learning-rate", str(training.learning_rate)),
+        *("--window", str(training.window), "--steps", str(training.steps)),
+    ]
+    command = ["export", str(run_folder), "--since", str(built.path), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    delta = verify_delta(run_folder / "delta")
+    ways = {name: delta.way(name) for name in built.manifest.files}
+    assert ways == {
+        "golden.json": "whole",
+        "ids.safetensors": "kept",
+        "interactions.safetensors": "kept",
+        "score.pte": "kept",
+        "step.pte": "kept",
+        "table.safetensors": "rows",
+    }
+    assert delta.base.bundle_id in result.output
+    assert "of the bundle" in result.output
 
 
 def test_inspect_shows_what_is_inside(built: Built) -> None:

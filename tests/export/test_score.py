@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from export import verify
 from export.lower import lower
-from export.score import MAX_CHUNK, TOP_K, score_chunk, score_methods
+from export.score import CANDIDATES, MAX_CHUNK, TOP_K, score_chunk, score_methods
 
 SHAPES = [(20, 4), (37, 64), (500, 128)]
 
@@ -65,9 +65,15 @@ def test_of_equal_scores_the_smaller_items_are_in_the_list(
 
 @given(st.integers(1, 10**6))
 def test_chunks_cover_the_catalogue_with_little_padding(items: int) -> None:
-    chunk = score_chunk(items)
+    chunk = score_chunk(items, "lightgcn")
     count = -(-items // chunk)
     assert TOP_K <= chunk <= MAX_CHUNK
     assert count * chunk >= items
     assert count == -(-items // MAX_CHUNK)
     assert count * chunk - items < max(count, TOP_K)
+
+
+def test_where_scores_are_products_the_program_ranks_candidates() -> None:
+    assert score_chunk(10**6) == CANDIDATES
+    assert score_chunk(50) == 50
+    assert score_chunk(3) == TOP_K

@@ -16,12 +16,12 @@ from pipeline.train import StepConfig
 from sparserec.errors import SparseRecError
 
 FROZEN = """
---backward --batch-size --density --dim --duplicates --epochs --exchange-fraction --exchange-least
---exchange-stop --floor --fresh --grow --importance --item-col --l2 --learning-rate --loss --method
---min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-solver --nmf-start
---optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol --rating-col
---rescale --sampled-fraction --seed --sides --start --time-col --user-col --valid-users
---value-scale --window --yes
+--backward --batch-size --compute --density --dim --duplicates --epochs --exchange-fraction
+--exchange-least --exchange-stop --floor --fresh --grow --importance --item-col --l2
+--learning-rate --loss --method --min-rating --model --negatives --nmf-iterations
+--nmf-normalisation --nmf-solver --nmf-start --optimizer --out --patience --pep-decay --pep-rate
+--pep-search --pep-start --protocol --ranks --rating-col --rescale --sampled-fraction --seed
+--sides --start --time-col --user-col --valid-users --value-scale --window --yes
 """
 """What users type. A flag that goes or comes is for the changelog."""
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
+from pipeline.data.logs import write_csv
 from pipeline.data.split import Split, temporal_split
 from pipeline.data.synthetic import generate
-from pipeline.fit import Fitted, fit, initial_table
-from pipeline.fit import _trainer as trainer_of
+from pipeline.fit import Fitted, fit, initial_table, trainer_of
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
 from sparserec.errors import SparseRecError
@@ -167,7 +167,7 @@ def test_a_run_is_read_back_as_it_was_written(
 def test_ctrl_c_in_the_command_saves_and_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
-    subprocess.run([*command, "data", "synth", str(log), "--seed", "3"], check=True)
+    write_csv(generate(200, 500, 10_000, seed=3), log)
     train = [*command, "train", str(log), "--dim", "32", "--epochs", "30", "--out"]
     subprocess.run([*train, str(tmp_path / "whole")], check=True, capture_output=True)
 

@@ -14,7 +14,7 @@ MF = MODELS["mf"]
 
 def test_bpr_and_bce_are_pytorchs() -> None:
     positive, negative = torch.randn(50) * 5, torch.randn(50) * 5
-    torch.testing.assert_close(bpr(positive, negative), -F.logsigmoid(positive - negative))
+    torch.testing.assert_close(bpr(negative - positive), -F.logsigmoid(positive - negative))
     with_logits = F.binary_cross_entropy_with_logits
     expected = with_logits(positive, torch.ones(50), reduction="none")
     expected += with_logits(negative, torch.zeros(50), reduction="none")
@@ -44,7 +44,7 @@ def test_a_batch_is_the_weighted_mean_with_its_penalty(name: LossName) -> None:
         if name == "softmax":
             loss = softmax(score[None], against[None], 100)[0]
         else:
-            loss = (bpr if name == "bpr" else bce)(score[None], against)[0]
+            loss = bpr(against - score)[0] if name == "bpr" else bce(score[None], against)[0]
         squares = user @ user + item @ item + (wrong * wrong).sum(1).mean()
         total += weight[b] * (loss + l2 / 2 * squares)
     got = batch_loss(name, MF, rows, rows, {}, weight, l2, 100)

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline import SparseRec
+from pipeline.data.logs import write_csv
 from pipeline.data.synthetic import generate
 from pipeline.models import MODELS, ModelName
 from pipeline.run import load_run
@@ -43,6 +44,18 @@ def test_all_scores_are_the_pairs_scores(name: ModelName) -> None:
     for a in range(7):
         pairs = model.pair_scores(users[a].expand(11, DIM), items, dense)
         torch.testing.assert_close(table[0, a], pairs, atol=1e-5, rtol=1e-5)
+
+
+def test_neumf_by_blocks_is_the_pairs_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that fit, that do not, and one that holds everything."""
+    neumf, dense = MODELS["neumf"], dense_of("neumf")
+    users, items = torch.randn(5, DIM), torch.randn(11, DIM)
+    every = users.repeat_interleave(11, dim=0), items.repeat(5, 1)
+    pairs = neumf.pair_scores(*every, dense).view(5, 11)
+    for block in (1, 4, 11, 2048):
+        monkeypatch.setattr(neumf, "BLOCK", block)
+        found = neumf.catalogue_scores(users, items, dense)  # type: ignore[attr-defined]
+        torch.testing.assert_close(found, pairs, atol=1e-5, rtol=1e-5)
 
 
 def test_mf_is_the_inner_product() -> None:
@@ -168,7 +181,7 @@ def test_a_fifth_model_with_layers_needs_no_recompute(tmp_path: Path) -> None:
 def test_a_fifth_model_trains_from_the_command_line(metric: Path) -> None:
     command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
     where = metric.parent
-    subprocess.run([*command, "data", "synth", "log.csv"], cwd=where, check=True)
+    write_csv(generate(200, 500, 10_000, seed=1), where / "log.csv")
     train = [*command, "train", "log.csv", "--model", "metric.py", "--dim", "32", "--epochs", "2"]
     subprocess.run([*train, "--out", "run"], cwd=where, check=True, capture_output=True)
     run = load_run(where / "run")

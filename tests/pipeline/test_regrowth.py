@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.draws import RANDOM_GROWTH, draws
 from pipeline.exchange import Schedule
-from pipeline.fit import _schedule as schedule_of
+from pipeline.fit import schedule_of
 from pipeline.recipes import RECIPES
 from pipeline.regrowth import (
     importance_rows,
@@ -26,6 +26,35 @@ def active(table: PackedTable) -> np.ndarray:
     return mask
 
 
+Changed = tuple[PackedTable, dict[str, np.ndarray], int]
+
+
+def by_gradient(
+    table: PackedTable,
+    rows: np.ndarray,
+    grads: np.ndarray,
+    fraction: float,
+    floor: int,
+    state: dict[str, np.ndarray],
+) -> Changed:
+    """Regrow in copies, so that they can be compared with what was."""
+    new, new_state = table.copy(), {name: values.copy() for name, values in state.items()}
+    return new, new_state, regrow_by_gradient(new, rows, grads, fraction, floor, new_state)
+
+
+def at_random(
+    table: PackedTable,
+    fraction: float,
+    floor: int,
+    state: dict[str, np.ndarray],
+    seed: int,
+    window: int,
+) -> Changed:
+    """Regrow in copies."""
+    new, new_state = table.copy(), {name: values.copy() for name, values in state.items()}
+    return new, new_state, regrow_at_random(new, fraction, floor, new_state, seed, window)
+
+
 def test_gradient_growth_hand_computed() -> None:
     values = np.array([[5, -1, 0, 0], [0.5, -4, 3, 0], [0, 0, 0.1, 0.2]], np.float32)
     table = PackedTable.from_dense(values, values != 0, num_users=1)
@@ -35,7 +64,7 @@ def test_gradient_growth_hand_computed() -> None:
     # (1, 0), which was dropped and so stays as it was, -8 at (0, 3), 7 at (1, 3), 2 at (0, 2).
     # The gradient of the dropped -1 at (0, 1) is smaller still, and row 2 has none.
     grads = np.array([[99, 1, 2, -8], [9, 0, 50, 7]], np.float32)
-    new, new_state, count = regrow_by_gradient(table, np.array([0, 1]), grads, 0.6, 0, state)
+    new, new_state, count = by_gradient(table, np.array([0, 1]), grads, 0.6, 0, state)
     assert count == 4
     assert new.row_ptr.tolist() == [0, 3, 7, 7]
     assert new.cols.tolist() == [0, 2, 3, 0, 1, 2, 3]
@@ -48,12 +77,13 @@ def test_gradient_growth_is_limited_by_what_the_batch_reached() -> None:
     table = PackedTable.from_dense(values, values != 0, num_users=1)
     # Three are to go: 1, 2 and 3. Only (0, 1) can grow for the 1; for the 2 there is nothing left;
     # the 3 could grow again, but dropping it means dropping the 2 before it.
-    new, _, count = regrow_by_gradient(table, np.array([0]), np.float32([[1, 1]]), 0.6, 0, {})
+    new, _, count = by_gradient(table, np.array([0]), np.float32([[1, 1]]), 0.6, 0, {})
     assert count == 1
     np.testing.assert_array_equal(new.dense(0, 3), np.float32([[3, 0], [0, 2], [4, 5]]))
     assert active(new)[0].tolist() == [True, True]
     none = np.empty((0, 2), np.float32)
-    assert regrow_by_gradient(table, np.empty(0, np.int64), none, 0.6, 0, {})[0] is table
+    assert regrow_by_gradient(table, np.empty(0, np.int64), none, 0.6, 0, {}) == 0
+    np.testing.assert_array_equal(table.dense(0, 3), values)
 
 
 def published_rule(values: np.ndarray, mask: np.ndarray, grads: np.ndarray, n: int) -> np.ndarray:
@@ -76,7 +106,7 @@ def test_gradient_growth_is_the_published_rule(seed: int, fraction: float) -> No
     table = PackedTable.from_dense(values, mask, num_users=0)
     grads = rng.normal(size=mask.shape).astype(np.float32)  # every row has one, as in LightGCN
     state = {"m": table.vals + 1}
-    new, new_state, count = regrow_by_gradient(table, np.arange(rows), grads, fraction, 0, state)
+    new, new_state, count = by_gradient(table, np.arange(rows), grads, fraction, 0, state)
     assert count == math.floor(fraction * mask.sum())
     expected = published_rule(values, mask, grads, count)
     np.testing.assert_array_equal(active(new), expected)
@@ -90,7 +120,7 @@ def test_random_growth_drops_of_either_sign() -> None:
     table = PackedTable.from_dense(values, values != 0, num_users=1)
     # Half of the four positive and half of the four negative entries: 0.1, 0.2, -5, -6, although
     # all positive ones are weaker than any negative one.
-    new, state, count = regrow_at_random(table, 0.5, 0, {"m": table.vals}, seed=3, window=2)
+    new, state, count = at_random(table, 0.5, 0, {"m": table.vals}, seed=3, window=2)
     assert count == 4
     assert new.nnz == 8
     dense = new.dense(0, 2)
@@ -117,7 +147,7 @@ def test_random_growth_is_uniform_and_repeats() -> None:
     table = PackedTable.from_dense(values, values != 0, num_users=2)
     grown = np.zeros((6, 8))
     for window in range(400):
-        new, _, count = regrow_at_random(table, 0.25, 0, {}, seed=1, window=window)
+        new, _, count = at_random(table, 0.25, 0, {}, seed=1, window=window)
         assert (new.nnz, count) == (18, 4)
         grown += active(new)
     free = np.ones((6, 8), bool)
@@ -126,7 +156,7 @@ def test_random_growth_is_uniform_and_repeats() -> None:
     share = 400 * 4 / free.sum()
     deviation = math.sqrt(share * (1 - 4 / free.sum()))
     assert np.abs(grown[free] - share).max() < 4.5 * deviation
-    again, _, _ = regrow_at_random(table, 0.25, 0, {}, seed=1, window=399)
+    again, _, _ = at_random(table, 0.25, 0, {}, seed=1, window=399)
     np.testing.assert_array_equal(again.cols, new.cols)
 
 
@@ -142,8 +172,8 @@ def test_invariants(seed: int, fraction: float, floor: int) -> None:
     grads = np.round(rng.normal(size=(len(reached), dim)), 1).astype(np.float32)
     state = {"m": table.vals + 1}
     for new, moments, count in (
-        regrow_by_gradient(table, reached, grads, fraction, floor, state),
-        regrow_at_random(table, fraction, floor, state, seed, 0),
+        by_gradient(table, reached, grads, fraction, floor, state),
+        at_random(table, fraction, floor, state, seed, 0),
     ):
         after = active(new)
         assert new.nnz == table.nnz == after.sum()

@@ -77,9 +77,9 @@ def test_growth_looks_at_the_right_gradients(grow: str) -> None:
             weight -= 0.1 * grad * torch.from_numpy(mask)
         trainer.run_step()
     sampled = sampled_rows(trainer.sampler.log, USERS, 0, 25, 4)
-    before = PackedTable.from_dense(weight.detach().numpy(), mask, USERS)
+    expected = PackedTable.from_dense(weight.detach().numpy(), mask, USERS)
     fraction = Schedule(100, 5, 0.6).fraction_after(4)
-    expected, _, count = exchange(before, sampled, sums[sampled], fraction, config.floor, {})
+    count = exchange(expected, sampled, sums[sampled], fraction, config.floor, {})
     assert trainer.exchanged == count > 0
     np.testing.assert_array_equal(trainer.table.cols, expected.cols)
     np.testing.assert_allclose(trainer.table.vals, expected.vals, atol=1e-5)

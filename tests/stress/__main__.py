@@ -17,6 +17,7 @@ from typing import Any
 
 from sparserec.progress import Progress, bars
 from tests.stress.corruption import Range, corruption_campaign, mutated, program_campaign
+from tests.stress.deltas import Stage, corrupt_campaign, fault_campaign
 from tests.stress.device import COUNTS as DEVICE_COUNTS
 from tests.stress.device import device_campaign
 from tests.stress.fuzz import COUNTS as FUZZ_COUNTS
@@ -32,6 +33,8 @@ def main() -> int:
     failed = _harness(options) if options.kills or options.cases or options.case is not None else 0
     if options.case is not None:
         return failed
+    if options.deltas:
+        failed |= _deltas(options)
     if options.faults:
         with bars() as progress:
             found = device_campaign(range(options.faults), options.seed, progress)
@@ -57,6 +60,24 @@ def _harness(options: argparse.Namespace) -> int:
     return _write(options.out / "harness.json", found, COUNTS)
 
 
+def _deltas(options: argparse.Namespace) -> int:
+    """The campaigns on deltas."""
+    with tempfile.TemporaryDirectory(prefix="sparserec-stress-") as folder, bars() as progress:
+        stage = Stage(Workshop(Path(folder)))
+        campaigns = {
+            "faults": fault_campaign(stage, options.deltas, options.seed, progress),
+            "corruption": corrupt_campaign(stage, options.deltas, options.seed, progress),
+        }
+    found = {
+        "schema_version": 1,
+        "seed": options.seed,
+        **total(list(campaigns.values())),
+        "problems": [text for tally in campaigns.values() for text in tally.problems],
+        "campaigns": {name: tally.to_json() for name, tally in campaigns.items()},
+    }
+    return _write(options.out / "deltas.json", found, COUNTS)
+
+
 def _write(path: Path, found: dict[str, Any], counts: tuple[str, ...]) -> int:
     """Write a result and sum it up; 1 where one of the counts is not 0."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +92,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
     parser.add_argument("--kills", type=int, default=500, help="runs to kill")
     parser.add_argument("--cases", type=int, default=2000, help="bundles to corrupt")
+    parser.add_argument("--deltas", type=int, default=600, help="faults in deltas, and bad ones")
     parser.add_argument("--faults", type=int, default=1200, help="faults of devices")
     parser.add_argument("--fuzz", type=int, default=1_000_000, help="inputs to fuzz with")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is random")

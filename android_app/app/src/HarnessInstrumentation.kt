@@ -6,6 +6,7 @@ import android.os.Bundle
 import android.util.Log
 import org.sparserec.harness.HarnessError
 import org.sparserec.harness.Options
+import org.sparserec.harness.Update
 
 /**
  * The shell's entry: `am instrument -w -r -e KEY VALUE ...` (docs/formats.md section 7). Statuses
@@ -35,12 +36,17 @@ class HarnessInstrumentation : Instrumentation() {
     }
 
     private fun run(results: Bundle): String? {
-        val options = Options.of(
-            arguments.keySet().associateWith {
-                arguments.getString(it).orEmpty()
-            },
-        )
-        SharedStorage.of(targetContext).requireInside(options)
+        val values = arguments.keySet().associateWith { arguments.getString(it).orEmpty() }
+        val storage = SharedStorage.of(targetContext)
+        if (Update.isAsked(values)) {
+            val update = Update.of(values)
+            storage.requireInside(update.places)
+            val done = update.perform { show(it, null, null, null) }
+            done.forEach { (key, value) -> results.putString(key, value) }
+            return null
+        }
+        val options = Options.of(values)
+        storage.requireInside(options.places)
         val session = Session(targetContext, options, ::show)
         results.putString("report", session.reportPath)
         return session.run()

@@ -1,8 +1,8 @@
 package org.sparserec.app
 
 import android.content.Context
+import org.sparserec.harness.Generations
 import org.sparserec.harness.HarnessError
-import org.sparserec.harness.Options
 import java.io.File
 import java.nio.file.Path
 import java.util.UUID
@@ -15,10 +15,10 @@ class SharedStorage(private val root: File) {
     private val bundlesDirectory = File(root, "bundles")
     private val runsDirectory = File(root, "runs")
 
-    /** The bundles that were pushed, by name. A directory without a manifest is still under way. */
+    /** The bundles, by name. A directory without a manifest is still under way. */
     fun bundles(): List<StoredBundle> = bundlesDirectory.listFiles()
         .orEmpty()
-        .filter { File(it, "manifest.json").exists() }
+        .filter { File(it, "manifest.json").exists() && !Generations.isAside(it.name) }
         .sortedBy { it.name }
         .map { StoredBundle.read(it, File(root, "state/${it.name}")) }
 
@@ -48,13 +48,8 @@ class SharedStorage(private val root: File) {
         )
     }
 
-    /** Keeps a run inside [root], whoever started it; HarnessError if it points elsewhere. */
-    fun requireInside(options: Options) {
-        val places = listOf(
-            "bundle" to options.bundle,
-            "state" to options.state,
-            "out" to options.out,
-        )
+    /** Keeps what is asked for inside [root], whoever asks; HarnessError if it is elsewhere. */
+    fun requireInside(places: Map<String, Path>) {
         for ((key, path) in places) {
             if (isInside(path)) continue
             throw HarnessError("$key: $path is outside $root", "use a directory inside it")

@@ -127,6 +127,24 @@ class InstrumentationTest : AppTest() {
     }
 
     @Test
+    fun `deltas go the harness's way, and stay inside the app's directory`() {
+        val bundles = push("short").parent!!
+        for ((values, message) in listOf(
+            mapOf("bundles" to "/data", "rollback" to "true") to "bundles: /data is outside",
+            mapOf("bundles" to bundles, "apply" to "/data/x") to "apply: /data/x is outside",
+            mapOf("bundles" to bundles, "apply" to "$bundles/short") to "delta: ",
+            mapOf("bundles" to bundles, "rollback" to "true") to "$bundles: there is nothing to go",
+        )) {
+            reset()
+            val (code, results) = instrument(values)
+            assertEquals(0, code)
+            assertTrue(results.toString(), results.getValue("error").startsWith(message))
+        }
+        File(bundles, "short").copyRecursively(File(bundles, "next.part"))
+        assertEquals(listOf("short"), SharedStorage(root).bundles().map { it.id })
+    }
+
+    @Test
     fun `a link to the app's directory is as good as the directory`() {
         push("short")
         val link = File(root.parentFile, "sdcard")

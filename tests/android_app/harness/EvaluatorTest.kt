@@ -35,15 +35,21 @@ class EvaluatorTest {
     private val users = listOf(1f, -1f, 1f)
     private val table = table(1, *(users + items).map { mapOf(0 to it) }.toTypedArray())
 
-    private fun evaluate(chunk: Int, later: List<Pair<Int, Int>>): Quality {
+    private fun evaluate(
+        chunk: Int,
+        later: List<Pair<Int, Int>>,
+        model: Manifest.Model = Manifest.Model.MF,
+    ): Quality {
         val interactions =
             interactions(3, log = listOf(0 to 0, 1 to 0), later = later, seen = listOf(0 to 2))
         val samples = Samples()
         val scores = PlainScores(chunk, top = 3, dim = 1)
-        val evaluator = Evaluator(manifest(3, 6, 1), scores, interactions, samples)
+        val manifest = manifest(3, 6, 1, model = model)
+        val evaluator = Evaluator(manifest, scores, interactions, samples)
         return evaluator.evaluate(table, null).also {
             val users = later.map { pair -> pair.first }.toSet().size
-            assertEquals(users * ((6 + chunk - 1) / chunk), samples.count)
+            val calls = if (model == Manifest.Model.MF) 1 else (6 + chunk - 1) / chunk
+            assertEquals(users * calls, samples.count)
         }
     }
 
@@ -55,12 +61,14 @@ class EvaluatorTest {
         fun discount(rank: Int) = ln(2.0) / ln(rank + 1.0)
         val first = discount(2) / (1 + discount(2))
         val second = (1 + discount(2)) / (1 + discount(2) + discount(3))
-        for (chunk in listOf(3, 4, 5, 6, 7)) {
-            val later = listOf(0 to 3, 0 to 5, 1 to 4, 1 to 5, 1 to 1, 1 to 2)
-            val quality = evaluate(chunk, later)
-            assertEquals((0.5 + 0.5) / 2, quality.recall!!, 1e-12, "chunk $chunk")
-            assertEquals((first + second) / 2, quality.ndcg!!, 1e-12, "chunk $chunk")
-            assertEquals(2, quality.users)
+        for (model in listOf(Manifest.Model.MF, Manifest.Model.NEUMF)) {
+            for (chunk in listOf(3, 4, 5, 6, 7)) {
+                val later = listOf(0 to 3, 0 to 5, 1 to 4, 1 to 5, 1 to 1, 1 to 2)
+                val quality = evaluate(chunk, later, model)
+                assertEquals((0.5 + 0.5) / 2, quality.recall!!, 1e-12, "$model, chunk $chunk")
+                assertEquals((first + second) / 2, quality.ndcg!!, 1e-12, "$model, chunk $chunk")
+                assertEquals(2, quality.users)
+            }
         }
     }
 

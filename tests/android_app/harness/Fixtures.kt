@@ -32,7 +32,7 @@ fun table(dim: Int, vararg rows: Map<Int, Float>): PackedTable {
 fun rows(table: PackedTable): List<Map<Int, Float>> = List(table.numRows) { row ->
     val start = table.start(row)
     val size = table.end(row) - start
-    val values = FloatArray(size).also { table.read(row, start, size, it, 0) }
+    val values = FloatArray(Eights.up(size)).also { table.read(row, start, size, it, 0) }
     (0 until size).associate { table.col(start + it) to values[it] }
 }
 
@@ -66,6 +66,7 @@ fun manifest(
     training: Manifest.Training = training(),
     precision: Precision = Precision.FLOAT32,
     denseSize: Int = 0,
+    model: Manifest.Model = Manifest.Model.MF,
 ) = Manifest(
     bundleId = "test",
     numUsers = numUsers,
@@ -75,7 +76,7 @@ fun manifest(
     dim = dim,
     nnz = nnz,
     floor = 1,
-    model = Manifest.Model.MF,
+    model = model,
     precision = precision,
     denseSize = denseSize,
     training = training,

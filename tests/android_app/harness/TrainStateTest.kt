@@ -2,6 +2,7 @@ package org.sparserec.harness
 
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
@@ -36,9 +37,9 @@ class TrainStateTest {
         assertArrayEquals(floatArrayOf(0f, 0.1f, 0.2f), state.losses.copyOf(3))
         assertEquals(listOf(0, -1, 1), List(3) { state.sampled.place(it) })
         assertEquals(listOf(0, 2), List(state.sampled.size) { state.sampled[it] })
-        assertEquals(-1, state.sums.start(0).coerceAtLeast(-1)) // nothing was added
+        assertFalse(state.sums.has(0)) // nothing was added
         val start = state.sums.start(1)
-        assertEquals(listOf(1f, 1.5f), state.sums.values.slice(start until start + 2))
+        assertEquals(listOf(1f, 1.5f), state.sums.chunk(1).slice(start until start + 2))
         val expected = listOf(mapOf(0 to 1f), mapOf(0 to 2f, 1 to 3f), mapOf(1 to 4f))
         assertEquals(expected, rows(state.table))
     }

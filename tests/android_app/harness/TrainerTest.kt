@@ -79,8 +79,8 @@ class TrainerTest {
         .sum()
 
     private fun sum(place: Int, col: Int): Float {
-        val start = state.sums.start(place)
-        return if (start < 0) 0f else state.sums.values[start + col]
+        val sums = state.sums
+        return if (sums.has(place)) sums.chunk(place)[sums.start(place) + col] else 0f
     }
 
     @Test

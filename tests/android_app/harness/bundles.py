@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from export.lower import lower
 from export.methods import Method
@@ -145,13 +146,14 @@ def write_manifest(folder: Path, tiny: Tiny, programs: dict[str, Any]) -> None:
     """Write ``manifest.json`` for the files that are there."""
     files: dict[str, dict[str, Any]] = {
         path.name: {
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": _sha256(path),
             "bytes": path.stat().st_size,
         }
         for path in sorted(folder.iterdir())
         if path.name != "manifest.json"
     }
-    nnz = len(load_file(folder / "table.safetensors")["vals"])
+    with safe_open(folder / "table.safetensors", "numpy") as table:
+        (nnz,) = table.get_slice("vals").get_shape()
     sizes = ("num_users", "num_items", "known_users", "known_items", "dim")
     manifest = {
         "schema_version": 1,
@@ -169,6 +171,11 @@ def write_manifest(folder: Path, tiny: Tiny, programs: dict[str, Any]) -> None:
         "files": files,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -99,9 +100,12 @@ def launcher() -> Path:
     _succeed([sys.executable, str(app / "runtime" / "build.py")])
     jar = LAUNCHER.parent.parent / "jars" / "harness.jar"
     sources = [app / "pom.xml", *(app / "harness").glob("*.kt")]
-    if not jar.exists() or jar.stat().st_mtime < max(path.stat().st_mtime for path in sources):
-        pom = str(app / "pom.xml")
-        _succeed(["mvn", "-B", "-q", "-f", pom, "package", "-Dmaven.test.skip=true"])
+    # Tests may run in several processes; the runtime's build made the folder.
+    with (app / "target" / "cache" / "harness.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jar.exists() or jar.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+            pom = str(app / "pom.xml")
+            _succeed(["mvn", "-B", "-q", "-f", pom, "package", "-Dmaven.test.skip=true"])
     assert os.access(LAUNCHER, os.X_OK)
     return LAUNCHER
 

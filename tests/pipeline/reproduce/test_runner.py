@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.reproduce.cells import LEARNING_RATES, PENALTIES, Cell, recipe_of
+from pipeline.reproduce import grids
+from pipeline.reproduce.cells import LEARNING_RATES, OTHERWISE, Cell, recipe_of
 from pipeline.reproduce.grids import tuning
 from pipeline.reproduce.records import append, load_hits, read
 from pipeline.reproduce.runner import Options, parse_budget, pending, run, selected
@@ -20,6 +21,7 @@ from sparserec.errors import SparseRecError
 from tests.pipeline.reproduce.made import publish, values
 
 CELL = Cell("domains", "made", "lightgcn", "mf", "sparserec", 0.1, 1)
+UNFACTORED = replace(CELL, method="static")  # needs no process that makes factors
 COMMAND = "from pipeline.reproduce.commands import reproduce; reproduce()"
 
 
@@ -40,9 +42,13 @@ def settle(results: Path, cell: Cell) -> None:
         append(results, "tune", values(one, 0.1 + k / 100))
 
 
-def test_a_cell_is_tuned_run_and_recorded_once(tmp_path: Path) -> None:
+def test_a_cell_is_tuned_run_and_recorded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(OTHERWISE, penalties=(0.01,))  # each point is a process
+    monkeypatch.setattr(grids, "budget_of", lambda dataset: one)
     how = options(tmp_path, jobs=2)
-    points = len(LEARNING_RATES) * len(PENALTIES)
+    points = len(LEARNING_RATES)
     assert [cell.experiment for cell in pending([CELL], how)] == ["tune"] * points + ["domains"]
     told: list[str] = []
     outcome = run([CELL], how, say=told.append)
@@ -80,14 +86,14 @@ def wait_for_checkpoint(work: Path, process: subprocess.Popen[str]) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    whole, cut = (options(tmp_path / name, epochs=150) for name in ("whole", "cut"))
+    whole, cut = (options(tmp_path / name, epochs=80) for name in ("whole", "cut"))
     for how in (whole, cut):
         settle(how.results, LONG)
     run([LONG], whole)
     script = (
         "import sys; from pathlib import Path; from pipeline.reproduce.runner import run;"
         "from tests.pipeline.reproduce.test_runner import LONG, options;"
-        "run([LONG], options(Path(sys.argv[1]), epochs=150))"
+        "run([LONG], options(Path(sys.argv[1]), epochs=80))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", script, str(tmp_path / "cut")]
@@ -105,7 +111,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None
         for r in (one, other)
     ]
     assert histories[0] == histories[1]
-    assert len(histories[0]) == 150
+    assert len(histories[0]) == 80
     assert one.values["test"] == other.values["test"]
     assert other.values["resumed"]
 
@@ -136,25 +142,25 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_fails_is_told_and_the_next_one_runs(tmp_path: Path) -> None:
-    bad = replace(CELL, dataset="no-such", variant="bad")
+    bad = replace(UNFACTORED, dataset="no-such", variant="bad")
     how = options(tmp_path)
-    for cell in (bad, CELL):
+    for cell in (bad, UNFACTORED):
         settle(how.results, cell)
-    outcome = run([bad, CELL], how)
+    outcome = run([bad, UNFACTORED], how)
     assert (outcome.done, outcome.left) == (1, 1)
     assert "no-such: neither a file or folder nor a dataset" in outcome.failed[bad.id]
 
 
 def test_a_cell_whose_recipe_changed_is_run_again_only_if_asked(tmp_path: Path) -> None:
     how = options(tmp_path)
-    settle(how.results, CELL)
-    append(how.results, "domains", values(CELL))  # with untuned settings
-    assert pending([CELL], how) == []
-    assert pending([CELL], replace(how, stale=True)) == [CELL]
-    assert run([CELL], replace(how, stale=True)).done == 1
+    settle(how.results, UNFACTORED)
+    append(how.results, "domains", values(UNFACTORED))  # with untuned settings
+    assert pending([UNFACTORED], how) == []
+    assert pending([UNFACTORED], replace(how, stale=True)) == [UNFACTORED]
+    assert run([UNFACTORED], replace(how, stale=True)).done == 1
     (record,) = read(how.results, "domains").values()
-    assert record.recipe == recipe_of(CELL, selected(how.results, CELL) or [], 2)
-    assert pending([CELL], replace(how, stale=True)) == []
+    assert record.recipe == recipe_of(UNFACTORED, selected(how.results, UNFACTORED) or [], 2)
+    assert pending([UNFACTORED], replace(how, stale=True)) == []
 
 
 def test_the_ablation_follows_the_mask(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Training on several processes or machines under torchrun: docs/distributed.md."""

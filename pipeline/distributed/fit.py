@@ -1,0 +1,235 @@
+"""A whole run on several ranks: what ``pipeline.fit`` does, step for step."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.allocator import keep_freed_memory
+from pipeline.backward import CPU
+from pipeline.checkpoint import Progress, load_checkpoint
+from pipeline.data.split import Split
+from pipeline.distributed import shards
+from pipeline.distributed.gather import evaluate_together, whole_table
+from pipeline.distributed.partition import Partition
+from pipeline.distributed.ranks import Ranks
+from pipeline.distributed.trainer import ShardTrainer, check
+from pipeline.evaluate import NOT_TESTED
+from pipeline.fit import (
+    Fitted,
+    end_epoch,
+    fingerprint_of,
+    finished,
+    held_out,
+    initial_table,
+    schedule_of,
+    tell,
+    trainer_of,
+    validation_users,
+)
+from pipeline.models import MODELS
+from pipeline.prune import small_dim
+from pipeline.recipes import Recipe
+from pipeline.recommender import Recommender
+from pipeline.sampling import TripleSampler, join
+from pipeline.table import PackedTable
+from sparserec import progress as report
+from sparserec.errors import SparseRecError
+
+LOCK_PATIENCE = 60.0
+"""Seconds that a run waits for the ranks of one that was killed to end."""
+
+
+def fit(
+    ranks: Ranks,
+    recipe: Recipe,
+    split: Split,
+    out: Path,
+    progress: report.Progress = report.silent,
+    device: torch.device = CPU,
+    start: PackedTable | None = None,
+) -> Fitted | None:
+    """Train by ``recipe`` on all ranks, evaluating on validation after each epoch.
+
+    Args:
+        ranks: the peers; each calls this with the same recipe and split.
+        recipe: of the run.
+        split: as for ``pipeline.fit.fit``; every rank has it all.
+        out: folder of the run. ``checkpoint/`` in it is written after each epoch and on SIGINT and
+            SIGTERM; any number of ranks goes on from it, or from a single process's
+            ``checkpoint.safetensors``.
+        progress: as there.
+        device: where this rank computes gradients.
+        start: what ``initial_table`` gives, if the first rank has it already.
+
+    Returns:
+        At the first rank what ``pipeline.fit.fit`` returns, else None.
+
+    Raises:
+        KeyboardInterrupt: on SIGINT or SIGTERM at some rank, after the checkpoint is written.
+        SparseRecError: ranks cannot train this recipe; a checkpoint is damaged or of another run;
+            another run writes to ``out``.
+    """
+    keep_freed_memory()
+    check(recipe, ranks.world)
+    launcher, folder, fingerprint = os.getppid(), out / "checkpoint", fingerprint_of(recipe, split)
+    with _alone(ranks, out), _asked_to_stop() as asked:
+        if ranks.rank == 0 and shards.newest(folder) is None:
+            progress(f"{recipe.method}: start", 0, recipe.epochs)
+            _start(out, folder, fingerprint, recipe, split, start)
+        ranks.wait()
+        trainer, state = _resumed(ranks, folder, fingerprint, recipe, split)
+        assert trainer.partition is not None
+        trainer.device = device
+        steps_per_epoch = _steps_per_epoch(recipe, split)
+        while not finished(recipe, state):
+            end = (len(state.history) + 1) * steps_per_epoch
+            while trainer.step < end and not trainer.stopped:
+                # Without its launcher a rank is on its own: a new run may have begun.
+                trainer.stop = bool(asked) or os.getppid() != launcher
+                state.loss_sum += trainer.run_step()
+            if trainer.step == end:
+                _end_epoch(ranks, trainer, recipe, split, state)
+                tell(progress, recipe, state)
+            if os.getppid() != launcher:
+                raise SystemExit("the launcher is gone")
+            shards.save(folder, fingerprint, ranks, trainer, state)
+            if trainer.stopped:
+                raise KeyboardInterrupt
+        return _fitted(ranks, trainer.partition, recipe, split, state)
+
+
+def _start(
+    out: Path,
+    folder: Path,
+    fingerprint: str,
+    recipe: Recipe,
+    split: Split,
+    start: PackedTable | None,
+) -> None:
+    """Write the first checkpoint: a single process's, if it left one, else the start."""
+    single, progress = out / "checkpoint.safetensors", Progress()
+    if single.exists():
+        shell = _shell(split.known_users, split.known_items, _dim(recipe))
+        trainer, _ = trainer_of(recipe, split, shell)
+        progress = load_checkpoint(single, fingerprint, trainer)
+    else:
+        trainer, _ = trainer_of(recipe, split, start or initial_table(recipe, split))
+    shards.save_start(folder, fingerprint, trainer, progress)
+
+
+def _resumed(
+    ranks: Ranks, folder: Path, fingerprint: str, recipe: Recipe, split: Split
+) -> tuple[ShardTrainer, Progress]:
+    """Make this rank's trainer from the newest checkpoint."""
+    generation = shards.newest(folder)
+    assert generation is not None
+    partition = shards.partition_for(generation, ranks.world)
+    items, dim = split.known_items, _dim(recipe)
+    trainer = ShardTrainer(
+        _shell(*partition.sizes(ranks.rank), dim),
+        TripleSampler.of(split.train, None, items, items, recipe.seed),
+        recipe.step,
+        schedule_of(recipe, _steps_per_epoch(recipe, split)),
+        dense=MODELS[recipe.step.model].initial(dim, recipe.seed),
+        ranks=ranks,
+        partition=partition,
+    )
+    return trainer, shards.load(generation, fingerprint, partition, trainer, ranks.rank)
+
+
+def _shell(num_users: int, num_items: int, dim: int) -> PackedTable:
+    """Make a table without entries, for a checkpoint to be read into."""
+    row_ptr = np.zeros(num_users + num_items + 1, np.int64)
+    empty = np.empty(0, np.uint8), np.empty(0, np.float32)
+    return PackedTable(row_ptr, *empty, num_users, num_items, dim)
+
+
+def _dim(recipe: Recipe) -> int:
+    return small_dim(recipe.dim, recipe.density) if recipe.method == "small" else recipe.dim
+
+
+def _steps_per_epoch(recipe: Recipe, split: Split) -> int:
+    return math.ceil(len(split.train) / recipe.step.batch_size)
+
+
+def _end_epoch(
+    ranks: Ranks, trainer: ShardTrainer, recipe: Recipe, split: Split, state: Progress
+) -> None:
+    assert trainer.partition is not None
+    current = Recommender(trainer.table, recipe.step.model, trainer.dense)
+    users = validation_users(recipe, split)
+    quality = evaluate_together(
+        ranks, trainer.partition, current, split.valid, split.train, split.known_items, users
+    )
+    end_epoch(trainer, state, quality, _steps_per_epoch(recipe, split), within=True)
+
+
+def _fitted(
+    ranks: Ranks, partition: Partition, recipe: Recipe, split: Split, state: Progress
+) -> Fitted | None:
+    """Test the best epoch's shards, and put them together at the first rank."""
+    assert state.best is not None
+    best, model = state.best, recipe.step.model
+    past, relevant, test = join(split.train, split.valid), held_out(split), NOT_TESTED
+    if len(relevant):
+        shard = Recommender(best.table, model, best.dense)
+        test = evaluate_together(ranks, partition, shard, relevant, past, split.known_items)
+    table = whole_table(ranks, partition, best.table)
+    if table is None:
+        return None
+    return Fitted(Recommender(table, model, best.dense), best.epoch, state.history, test)
+
+
+@contextmanager
+def _alone(ranks: Ranks, out: Path) -> Iterator[None]:
+    """Keep a second run out: the ranks of one whose launcher was killed take a moment to end."""
+    if ranks.rank:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise SparseRecError(
+                        f"{out}: another run writes there", "wait for it, or choose another --out"
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step is finished first; a second one is immediate."""
+    asked: list[int] = []
+    signals = signal.SIGINT, signal.SIGTERM
+    previous = [signal.getsignal(number) for number in signals]
+
+    def restore() -> None:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
+
+    def request(number: int, frame: object) -> None:
+        asked.append(number)
+        restore()
+
+    for number in signals:
+        signal.signal(number, request)
+    try:
+        yield asked
+    finally:
+        restore()

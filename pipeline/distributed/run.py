@@ -1,0 +1,51 @@
+"""One rank's part of a run, from joining its peers to leaving them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from pipeline.data.split import Split
+from pipeline.distributed.fit import fit
+from pipeline.distributed.ranks import joined
+from pipeline.fit import Fitted
+from pipeline.recipes import Recipe
+from pipeline.table import PackedTable
+from sparserec import progress as report
+
+
+def together(
+    recipe: Recipe,
+    split: Split,
+    out: Path,
+    fresh: bool,
+    device: torch.device,
+    start: PackedTable | None = None,
+) -> Fitted | None:
+    """Train with the ranks that torchrun started; see ``pipeline.distributed.fit.fit``.
+
+    Args:
+        recipe: of the run.
+        split: of the data.
+        out: folder of the run.
+        fresh: start over where there is a checkpoint.
+        device: where this rank computes gradients: on a GPU, ranks talk over nccl, else gloo.
+        start: what ``initial_table`` gives, if the first rank has it already.
+    """
+    with joined(device) as ranks:
+        # Not when torchrun starts the ranks again: what they saved is of this very run.
+        if fresh and ranks.rank == 0 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            shutil.rmtree(out / "checkpoint", ignore_errors=True)
+            (out / "checkpoint.safetensors").unlink(missing_ok=True)
+        ranks.wait()
+        try:
+            with report.bars() if ranks.rank == 0 else nullcontext(report.silent) as progress:
+                return fit(ranks, recipe, split, out, progress, device, start)
+        except KeyboardInterrupt:
+            if ranks.rank:
+                raise SystemExit(130) from None  # the first rank says it
+            raise

@@ -1,0 +1,1 @@
+"""What ranks cost: measured steps, a model fitted to them, memory (docs/scale.md)."""

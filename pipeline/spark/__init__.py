@@ -1,0 +1,1 @@
+"""The steps before training on Apache Spark, for logs that outgrow one machine (docs/scale.md)."""

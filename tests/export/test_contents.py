@@ -1,0 +1,58 @@
+"""A graph that is not as docs/formats.md says is refused, and the tensor named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from export.contents import check_graph
+from export.manifest import Manifest
+from sparserec.errors import SparseRecError
+
+MANIFEST = cast(Manifest, SimpleNamespace(num_users=2, num_items=3))
+PTR, ROWS = [0, 2, 3, 4, 4, 6], [2, 4, 4, 0, 0, 1]
+"""Rows 0 and 1 are users, 2 to 4 items; item row 3 has no neighbour."""
+
+
+def check(folder: Path, ptr: object, rows: object, dtype: Any = np.int32) -> None:
+    path = folder / "graph.safetensors"
+    save_file({"graph_ptr": np.array(ptr, dtype), "graph_rows": np.array(rows, dtype)}, path)
+    check_graph(path, MANIFEST)
+
+
+def test_a_graph_is_accepted_also_one_without_pairs(tmp_path: Path) -> None:
+    check(tmp_path, PTR, ROWS)
+    check(tmp_path, [0] * 6, [])
+
+
+@pytest.mark.parametrize(
+    ("ptr", "rows", "message"),
+    [
+        (PTR[:-1], ROWS, "graph_ptr: "),
+        ([1, *PTR[1:]], ROWS, "graph_ptr: "),
+        ([*PTR[:-1], 5], ROWS, "graph_ptr: "),
+        ([0, 3, 2, 4, 4, 6], [2, 3, 4, 0, 0, 1], "graph_ptr: "),
+        (PTR, [4, 2, 4, 0, 0, 1], "graph_rows: does not increase strictly"),
+        (PTR, [2, 2, 4, 0, 0, 1], "graph_rows: does not increase strictly"),
+        (PTR, [2, 5, 4, 0, 0, 1], r"graph_rows: holds a row outside \[0, 5\)"),
+        (PTR, [2, 4, -1, 0, 0, 1], r"graph_rows: holds a row outside \[0, 5\)"),
+        (PTR, [1, 4, 4, 0, 0, 1], "graph_rows: joins two users, or two items"),
+        (PTR, [2, 4, 4, 3, 0, 1], "graph_rows: joins two users, or two items"),
+        ([0, 2, 3, 4, 5, 6], ROWS, "graph_rows: holds a pair once only"),
+    ],
+)
+def test_what_is_no_graph_is_refused(
+    tmp_path: Path, ptr: list[int], rows: list[int], message: str
+) -> None:
+    with pytest.raises(SparseRecError, match=message):
+        check(tmp_path, ptr, rows)
+
+
+def test_other_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SparseRecError, match=r"graph_ptr: is int64 \[6\], not int32 \[n\]"):
+        check(tmp_path, PTR, ROWS, np.int64)
