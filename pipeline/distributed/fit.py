@@ -30,7 +30,6 @@ from pipeline.fit import (
     fingerprint_of,
     finished,
     held_out,
-    initial_table,
     sampler_of,
     schedule_of,
     tell,
@@ -42,6 +41,7 @@ from pipeline.prune import small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
 from pipeline.sampling import join
+from pipeline.start import initial_table
 from pipeline.table import PackedTable
 from sparserec import progress as report
 from sparserec.errors import SparseRecError
