@@ -33,8 +33,9 @@ def test_what_is_counted_is_what_is_sent_and_kept(sampled_fraction: float) -> No
         assert found.sent == pytest.approx(bytes_sent(case), rel=0.12)
         assert found.rows == pytest.approx(rows_touched(case), rel=0.02)
         assert found.state_bytes == pytest.approx(state_bytes(case), rel=0.12)
-        # Two histograms of two lists, of 8 bytes a bin: half of each leaves a rank twice.
-        assert found.update_sent == pytest.approx(2 * 2 * 65_536 * 8, rel=0.1)
+        # Two histograms of two lists, of 8 bytes a bin: half of each leaves a rank twice. Drawing
+        # S may add the marks of its last block, 4 bytes for each of 131,072 rows.
+        assert 0.95 < found.update_sent / (2 * 2 * 65_536 * 8) < 1.3
 
 
 def test_one_shard_alone_keeps_what_it_keeps_among_others() -> None:
