@@ -182,10 +182,7 @@ def _train(
 def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
     """Make the trainer of a run that begins, and count the steps of an epoch."""
     users, items = split.known_users, split.known_items
-    if split.train_keys is None:
-        sampler = TripleSampler.of(split.train, None, items, items, recipe.seed)
-    else:
-        sampler = TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
+    sampler = sampler_of(recipe, split)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
     schedule = schedule_of(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]
@@ -195,6 +192,14 @@ def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Traine
     if recipe.method == "pep":
         return PepTrainer(*parts, pep=recipe.pep, seed=recipe.seed), steps_per_epoch
     return Trainer(*parts), steps_per_epoch
+
+
+def sampler_of(recipe: Recipe, split: Split) -> TripleSampler:
+    """Draw from the interactions to train on; a prepared log has its sorted keys on the disk."""
+    items = split.known_items
+    if split.train_keys is None:
+        return TripleSampler.of(split.train, None, items, items, recipe.seed)
+    return TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
 
 
 def schedule_of(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
