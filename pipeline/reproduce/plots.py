@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pipeline.recipes import sparserec
-from pipeline.reproduce.grids import SENSITIVITY
+from pipeline.reproduce.cells import recipe_of
+from pipeline.reproduce.grids import SENSITIVITY, sensitivity
 from pipeline.reproduce.records import Record
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
@@ -54,8 +55,9 @@ def sensitivity_curves(records: Sequence[Record]) -> Curves:
 
 
 def sensitivity_plot(curves: Curves, path: Path) -> None:
-    """Draw a panel a hyperparameter: its values, evenly spaced, and the default dotted."""
+    """Draw a panel a hyperparameter: values evenly spaced, the experiments' default dotted."""
     plt = _pyplot()
+    recipe = recipe_of(replace(sensitivity()[0], overrides=()), [])
     columns = min(4, max(1, len(curves)))
     rows = max(1, -(-len(curves) // columns))
     size = (3.2 * columns, 2.8 * rows)
@@ -67,7 +69,7 @@ def sensitivity_plot(curves: Curves, path: Path) -> None:
         for label, line in lines.items():
             places = [values.index(value) for value, _ in line]
             axis.plot(places, [recall for _, recall in line], marker="o", label=label)
-        default = float(reduce(getattr, name.split("."), sparserec()))  # type: ignore[arg-type]
+        default = float(reduce(getattr, name.split("."), recipe))  # type: ignore[arg-type]
         if default in values:
             axis.axvline(values.index(default), color="black", linestyle=":", linewidth=1)
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
