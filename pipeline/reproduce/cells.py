@@ -129,6 +129,9 @@ BUDGETS: dict[str, Budget] = {
 """What a CPU can pay: an epoch of LightGCN on Gowalla takes 15 s on one core."""
 OTHERWISE = Budget(epochs=60, patience=8, batch_size=1024, negatives=512, tune_epochs=12)
 TUNE_DENSITY = 0.1
+SOFTMAX_SCALE = 0.2
+"""Of .1, .2, .4 and 1 the root mean square of NMF's values at which sampled softmax is least on
+Gowalla's training interactions before any step, for MF (9.74) and LightGCN (9.68) alike."""
 LEARNING_RATES = (0.003, 0.01, 0.03)
 
 
@@ -173,6 +176,8 @@ def recipe_of(cell: Cell, tuned: Sequence[Override], epochs: int | None = None) 
     if cell.method == "dsl":
         # Its paper counts windows in steps of 1,024 triples; the same interactions lie between.
         recipe = replace(recipe, window=max(1, recipe.window * 1024 // budget.batch_size))
+    if recipe.start == "nmf":
+        recipe = replace(recipe, value_scale=SOFTMAX_SCALE)
     recipe = replace(
         recipe,
         step=step,
