@@ -17,7 +17,9 @@ class SmallestTest {
                 val keys = IntArray(4000) { offset + random.nextInt(range) }
                 val wanted = random.nextInt(1500)
                 smallest.begin(wanted)
-                do keys.forEachIndexed { k, key -> smallest.offer(key, k) } while (!smallest.finish())
+                do {
+                    for (k in keys.indices) smallest.offer(keys[k], k)
+                } while (!smallest.finish())
                 val expected = keys.indices.sortedBy { keys[it] }.take(wanted).sorted()
                 assertEquals(expected, smallest.kept())
             }
@@ -32,7 +34,7 @@ class SmallestTest {
             val groups = List(400) { IntArray(random.nextInt(20)) { random.nextInt(500) } }
             both.forEach { it.begin(300) }
             do {
-                for (keys in groups) keys.forEachIndexed { k, key -> both[0].offer(key, k) }
+                for (keys in groups) for (k in keys.indices) both[0].offer(keys[k], k)
             } while (!both[0].finish())
             do {
                 for (keys in groups) both[1].offer(keys, keys.size, 0)
