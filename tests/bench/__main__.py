@@ -76,7 +76,11 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
         found.add(_score(jvm), _score_bytes(gowalla))
         about["allocated_bytes_of_1000_steps"] = jvm.ask("allocation", gowalla.name, 1000)
         small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
-        found.add(loops.graph_share(jvm, small, "_1e4_rows")[0])
+        found.add(loops.graph_share(jvm, small, "graph_share_of_loop_1e4_rows", 0.5))
+        for model in models.TRAINED:
+            progress(f"loop of {model}", 0, None)
+            bundle = models.write_model_bundle(folder, model)
+            found.add(loops.graph_share(jvm, bundle, f"{model}_graph_share_of_loop", 0.8, 10))
     progress("memory", 0, None)
     found.add(_memory(runtime, folder, gowalla, log))
     with Jvm(runtime, HEAP) as jvm:
@@ -131,7 +135,8 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
         jvm.ask("training", name, path, rows, BATCH)
         sides[name] = (partial(jvm.time, name), 2)
     samples = by_turns(sides, 30)
-    share, steps = loops.graph_share(jvm, gowalla)
+    share = loops.graph_share(jvm, gowalla, "graph_share_of_loop", 0.5)
+    steps = jvm.ask("metrics", gowalla.name)["train_step_ns"]["runs"][-2000:]
     return [
         compared("mf_step_vs_trainingmodule", samples["ours"], samples["training"], target=500),
         compared("mf_step_vs_trainingmodule_two_tables", samples["ours"], samples["two tables"]),
@@ -181,9 +186,7 @@ def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
     ours, theirs = [], []
     for _ in range(3):
         with Jvm(runtime, *LITTLE_HEAP) as jvm:
-            ours.append(
-                _growth(jvm, ("loop", "a", small, 9000), ("loop", "b", device, 9000), " step")
-            )
+            ours.append(_growth(jvm, ("loop", "a", small, 200), ("loop", "b", device, 60), " step"))
         with Jvm(runtime, *LITTLE_HEAP) as jvm:
             first = ("training", "a", folder / "small.pte", 1000, BATCH)
             theirs.append(
@@ -201,12 +204,15 @@ def _log(pairs: list[tuple[int, int]]) -> Log:
 def _growth(
     jvm: Jvm, small: tuple[object, ...], large: tuple[object, ...], work: str = ""
 ) -> float:
-    """Give kB from what a process that trained ``small`` has to its peak in training ``large``."""
+    """Give kB from what a process that trained ``small`` has to its peak in training ``large``.
+
+    That is for a window's steps and the next one's first: with its sums and its mask update.
+    """
     jvm.ask(*small)
     jvm.time(f"{small[1]}{work}", 200)
     before = jvm.ask("memory")["now"]
     jvm.ask(*large)
-    jvm.time(f"{large[1]}{work}", 20)
+    jvm.time(f"{large[1]}{work}", 60)
     return float(jvm.ask("memory")["peak"] - before)
 
 

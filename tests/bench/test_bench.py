@@ -114,6 +114,9 @@ def test_the_loop_is_timed_and_allocates_what_the_calls_do(bundle: Path, runtime
         # The timing is around the step's own, which is not far from it.
         inside = np.array(metrics["train_step_ns"]["runs"])
         assert (inside <= np.array(taken)).all()
+        share = jvm.ask("share", "tiny", 3, 50)
+        assert [len(share["loop"]), len(share["graph"])] == [3, 3]
+        assert all(0 < of < all_ for of, all_ in zip(share["graph"], share["loop"], strict=True))
         # All that a step takes on the Java heap is what ExecuTorch's API takes for its results.
         jvm.time("tiny step", 6000)  # until all is compiled
         bytes_taken = jvm.ask("allocation", "tiny", 1000)
