@@ -167,7 +167,7 @@ def prepare_(
     Example: sparserec data prepare big.parquet prepared && sparserec train prepared
     """
     from pipeline.data.prepare import is_log, prepare
-    from pipeline.data.prepared import write_split
+    from pipeline.data.prepared import unpack, write_split
 
     path = Path(source)
     options = ReadOptions(
@@ -184,6 +184,7 @@ def prepare_(
         else:
             dataset = load(source, cache=cache, progress=progress, **options)
             found = write_split(dataset.split(), out, dataset.name, dataset.source_sha256)
+        unpack(out, progress)
     show_prepared(out, found)
 
 

@@ -3,8 +3,8 @@
 A folder. ``prepared.json`` describes it. ``users.parquet`` and ``items.parquet`` have index, id and
 degree (train interactions), by index; ``train.parquet``, ``valid.parquet``, ``log.parquet`` and
 ``later.parquet`` have user, item and time, ordered as ``Pairs`` are. Each is one file or a folder
-of parts that follow one another by name. ``arrays`` is made of them when they are first read: plain
-int32 arrays that training maps into memory (docs/scale.md, section Input).
+of parts that follow one another by name. ``arrays`` is made of them by ``unpack``: plain int32
+arrays that training maps into memory (docs/scale.md, section Input).
 """
 
 from __future__ import annotations
@@ -145,20 +145,30 @@ def write_split(split: Split, out: Path, name: str, source_sha256: str) -> Descr
     return description
 
 
+def unpack(folder: Path, progress: Progress = silent) -> Description:
+    """Write ``arrays`` where they are missing.
+
+    4 bytes an interaction for users, as many for items, and 8 for the sorted keys of train, which
+    tell a negative from what its user likes.
+
+    Raises:
+        SparseRecError: the folder is damaged, cannot be written to, or another run is at it.
+    """
+    description = describe(folder)
+    if not (folder / "arrays").is_dir():
+        with whole_folder(folder / "arrays") as new:
+            _unpack(folder, new, description, progress)
+    return description
+
+
 def load_prepared(folder: Path, progress: Progress = silent) -> tuple[Description, Split]:
     """Read a prepared folder; its interactions stay on disk and are mapped, without their times.
-
-    The first time, ``arrays`` is written: 4 bytes an interaction for users, as many for items, and
-    8 for the sorted keys of train, which tell a negative from what its user likes.
 
     Raises:
         SparseRecError: the folder is damaged or cannot be written to.
     """
-    description = describe(folder)
+    description = unpack(folder, progress)
     arrays = folder / "arrays"
-    if not arrays.is_dir():
-        with whole_folder(arrays) as new:
-            _unpack(folder, new, description, progress)
 
     def mapped(name: str) -> Any:
         return np.asarray(np.load(arrays / f"{name}.npy", mmap_mode="r"))

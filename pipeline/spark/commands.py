@@ -46,6 +46,7 @@ def prepare_(
 
     Spark's workers must see both paths. The folder appears when all of it is written.
     """
+    from pipeline.data.prepared import unpack
     from pipeline.spark.prepare import prepare
     from pipeline.spark.session import session
 
@@ -62,6 +63,7 @@ def prepare_(
             rating_col=rating_col,
             min_rating=min_rating,
         )
+        unpack(out, progress)
     show_prepared(out, found)
 
 

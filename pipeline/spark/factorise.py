@@ -102,7 +102,7 @@ def _matrix(spark: Any, prepared: Path, num_train: int, item_degrees: Any) -> An
         if batches:
             table = pa.Table.from_batches(batches)
             columns = [[table[name].to_numpy().tobytes()] for name in ("user", "item")]
-            yield pa.recordbatch_of(columns, names=["user", "item"])
+            yield pa.record_batch(columns, names=["user", "item"])
 
     def block(row: Any) -> Block:
         user, item = (np.frombuffer(row[name], np.int32) for name in ("user", "item"))

@@ -56,20 +56,21 @@ def session(master: str) -> Iterator[Any]:
         spark = builder.getOrCreate()
     except Exception as error:
         raise SparseRecError(
-            f"Spark did not start at {master}: {_first_line(error)}",
+            f"Spark did not start at {master}: {_what(error)}",
             "check --spark-master: local[2], spark://host:7077, yarn",
         ) from error
     try:
         yield spark
     except (PySparkException, Py4JError) as error:
         raise SparseRecError(
-            f"a Spark job failed: {_first_line(error)}",
+            f"a Spark job failed: {_what(error)}",
             "nothing was written; mend what it says and run again",
         ) from error
     finally:
         spark.stop()
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _what(error: BaseException) -> str:
+    """Give the first lines of an error that belong to no stack trace."""
+    lines = [line for line in str(error).splitlines() if line and not line[0].isspace()]
+    return " ".join(lines[:2]) or type(error).__name__

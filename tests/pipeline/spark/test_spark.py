@@ -15,6 +15,7 @@ from pipeline.data.prepared import PARTS, describe, load_prepared
 from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.factors import read_factors
+from pipeline.nmf import NmfOptions
 from pipeline.nmf import factorise as factorise_here
 from pipeline.recipes import Recipe, sparserec
 from sparserec.errors import SparseRecError
@@ -108,12 +109,13 @@ def test_factors_are_scikit_learns(spark, tmp_path):
     write_csv(generate(60, 80, 3000), tmp_path / "log.csv")
     split = temporal_split(read_log(tmp_path / "log.csv"))
     prepare_here(tmp_path / "log.csv", tmp_path / "data")
-    factorise(spark, tmp_path / "data", tmp_path / "factors", dim=4, iterations=30, seed=1)
+    factorise(spark, tmp_path / "data", tmp_path / "factors", dim=4, iterations=6, seed=1)
     recipe = Recipe("sparserec", sparserec().step, dim=4)
     about, found = read_factors(tmp_path / "factors", recipe, split)
-    assert about["iterations"] == 30
+    assert about["iterations"] == 6
     users, items = split.known_users, split.known_items
-    expected = factorise_here(split.train, users, items, 4, seed=1)
+    options = NmfOptions(iterations=6)
+    expected = factorise_here(split.train, users, items, 4, 1, options)
     products = [f.rows[:users] @ f.rows[users:].T for f in (found, expected)]
     np.testing.assert_allclose(products[0], products[1], atol=2e-2 * products[1].max())
     with pytest.raises(SparseRecError, match="rank is 4, this run needs 64"):
