@@ -43,9 +43,20 @@ class TripleSampler:
 
     @classmethod
     def of(
-        cls, log: Pairs, past: Pairs | None, num_items: int, known_items: int, seed: int
+        cls,
+        log: Pairs,
+        past: Pairs | None,
+        num_items: int,
+        known_items: int,
+        seed: int,
+        keys: I64 | None = None,
     ) -> TripleSampler:
-        """Sample from ``log``; neither its pairs nor those of ``past`` are negatives."""
+        """Sample from ``log``; neither its pairs nor those of ``past`` are negatives.
+
+        ``keys`` are those of ``known``, where they were made beforehand.
+        """
+        if keys is not None:
+            return cls(log, keys, num_items, known_items, seed)
         known = log if past is None else join(log, past)
         keys = np.sort(pair_keys(known.users, known.items, num_items))
         return cls(log, keys, num_items, known_items, seed)

@@ -3,15 +3,17 @@
 Coordinate descent as scikit-learn's ``NMF(solver="cd")`` does it (Cichocki and Phan, 2009): rows of
 W do not look at one another, so a block updates its own, given H; what H's update needs of a block
 are two small sums. The start is NNDSVDA (Boutsidis and Gallopoulos, 2008) of a subspace iteration.
-Spark's workers get this module from the driver: nothing but NumPy and SciPy is imported.
+Spark's workers import this module and nothing else of the project: it stays light.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import scipy.sparse as sp
 
 F32 = npt.NDArray[np.float32]
@@ -171,3 +173,18 @@ def update_rows(block: Block, rows: F32, items: F32) -> F32:
 def sums(block: Block, rows: F32) -> tuple[F32, F32]:
     """Give what H's update needs of a block: R_b^T W_b (num_items, d) and W_b^T W_b (d, d)."""
     return block.matrix.T @ rows, rows.T @ rows
+
+
+def add(first: tuple[F32, F32], second: tuple[F32, F32]) -> tuple[F32, F32]:
+    """Add two blocks' ``sums``."""
+    return first[0] + second[0], first[1] + second[1]
+
+
+def batch_of(index: npt.NDArray[np.int32], rows: F32, dim: int) -> Any:
+    """Make a record batch of indices (n,) and vectors (n, dim), zeros beyond the rank."""
+    rows = rows.reshape(len(index), -1)
+    wide = np.zeros((len(index), dim), np.float32)
+    wide[:, : rows.shape[1]] = rows
+    offsets = pa.array(np.arange(0, wide.size + 1, dim, dtype=np.int32))
+    vectors = pa.ListArray.from_arrays(offsets, pa.array(wide.ravel()))
+    return pa.record_batch([pa.array(index), vectors], names=["index", "vector"])

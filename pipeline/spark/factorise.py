@@ -19,6 +19,8 @@ from pipeline.spark.blocks import (
     Block,
     Start,
     Svd,
+    add,
+    batch_of,
     gram,
     spread,
     squares,
@@ -100,7 +102,7 @@ def _matrix(spark: Any, prepared: Path, num_train: int, item_degrees: Any) -> An
         if batches:
             table = pa.Table.from_batches(batches)
             columns = [[table[name].to_numpy().tobytes()] for name in ("user", "item")]
-            yield pa.record_batch(columns, names=["user", "item"])
+            yield pa.recordbatch_of(columns, names=["user", "item"])
 
     def block(row: Any) -> Block:
         user, item = (np.frombuffer(row[name], np.int32) for name in ("user", "item"))
@@ -137,14 +139,10 @@ def _iterate(matrix: Any, w: Any, h: F32) -> tuple[Any, F32]:
     """Do one round on W, then one on H^T."""
     shared = matrix.context.broadcast(h)
     new = _kept(matrix.zip(w).map(lambda pair: update_rows(pair[0], pair[1], shared.value)))
-    cross, square = matrix.zip(new).map(lambda pair: sums(*pair)).treeReduce(_add)
+    cross, square = matrix.zip(new).map(lambda pair: sums(*pair)).treeReduce(add)
     w.unpersist()
-    shared.destroy()
+    shared.unpersist()  # destroyed, it could not be sent along with what it made
     return new, sweep(h, cross, square)
-
-
-def _add(first: tuple[F32, F32], second: tuple[F32, F32]) -> tuple[F32, F32]:
-    return first[0] + second[0], first[1] + second[1]
 
 
 def _kept(rdd: Any) -> Any:
@@ -177,7 +175,7 @@ def _write(spark: Any, folder: Path, matrix: Any, w: Any, h: F32, dim: int) -> i
         for part in parts:
             for row in part.to_pylist():
                 users = np.frombuffer(row["user"], np.int32)
-                yield _batch(users, np.frombuffer(row["rows"], np.float32), dim)
+                yield batch_of(users, np.frombuffer(row["rows"], np.float32), dim)
 
     packed_rows = matrix.zip(w).map(packed)
     kinds = "user binary, rows binary"
@@ -186,17 +184,7 @@ def _write(spark: Any, folder: Path, matrix: Any, w: Any, h: F32, dim: int) -> i
     )
     found.write.parquet(f"{folder.absolute()}/users.parquet")
     pq.write_table(
-        pa.Table.from_batches([_batch(np.arange(len(h), dtype=np.int32), h / scale, dim)]),
+        pa.Table.from_batches([batch_of(np.arange(len(h), dtype=np.int32), h / scale, dim)]),
         folder / "items.parquet",
     )
     return len(h) + int(w.map(len).sum())
-
-
-def _batch(index: Any, rows: F32, dim: int) -> Any:
-    """Make a record batch of indices (n,) and vectors (n, dim), zeros beyond the rank."""
-    rows = rows.reshape(len(index), -1)
-    wide = np.zeros((len(index), dim), np.float32)
-    wide[:, : rows.shape[1]] = rows
-    offsets = pa.array(np.arange(0, wide.size + 1, dim, dtype=np.int32))
-    vectors = pa.ListArray.from_arrays(offsets, pa.array(wide.ravel()))
-    return pa.record_batch([pa.array(index), vectors], names=["index", "vector"])

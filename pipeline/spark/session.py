@@ -15,6 +15,7 @@ from sparserec.errors import SparseRecError
 SETTINGS = {
     "spark.app.name": "sparserec",
     "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",

@@ -22,12 +22,12 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.data.datasets import load
 from pipeline.data.split import Split
 from pipeline.evaluate import evaluate
-from pipeline.fit import initial_table
 from pipeline.graph import Graph
 from pipeline.models import MODELS
 from pipeline.recipes import Recipe, dense
 from pipeline.recommender import Recommender
 from pipeline.sampling import TripleSampler
+from pipeline.start import initial_table
 from pipeline.train import StepConfig, Trainer
 from sparserec.errors import SparseRecError
 

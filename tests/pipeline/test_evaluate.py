@@ -52,6 +52,21 @@ def test_agrees_with_trec_eval(seed: int) -> None:
         assert quality.ndcg[k] == pytest.approx(mean, abs=1e-6)
 
 
+def test_a_part_of_the_users_and_of_the_interactions_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, held_out, seen, known = case(7)
+    whole = evaluate(Recommender(table), held_out, seen, known)
+    monkeypatch.setattr("pipeline.evaluate.USERS_AT_A_TIME", 3)
+    monkeypatch.setattr("pipeline.evaluate.PAIRS_AT_A_TIME", 5)
+    half = len(seen) // 2
+    parts = [Pairs(seen.users[s], seen.items[s], None) for s in (slice(half), slice(half, None))]
+    found = evaluate(Recommender(table), held_out, parts, known)
+    assert found.users.tolist() == sorted(set(held_out.users.tolist()))
+    np.testing.assert_array_equal(found.hits, whole.hits)
+    np.testing.assert_array_equal(found.relevant, whole.relevant)
+
+
 def test_fewer_items_than_the_cutoff() -> None:
     table = PackedTable.from_dense(np.ones((4, 2), np.float32), np.ones((4, 2), bool), 1)
     held_out = Pairs(np.zeros(3, np.int32), np.arange(3, dtype=np.int32), None)

@@ -50,6 +50,7 @@ def test_sampled_rows_are_the_first_distinct_ones() -> None:
             if row not in rows and len(rows) < 20:
                 rows.append(row)
     assert list(sampled_rows(log, 30, window=2, size=20, seed=3)) == sorted(rows)
+    assert list(sampled_rows(log, 30, 2, 20, 3, num_rows=70)) == sorted(rows)
 
 
 def test_sampled_rows_stop_where_the_log_has_no_more() -> None:

@@ -155,7 +155,7 @@ def measured(stage: str, log: Path, out: Path) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.scale.ingest", description=__doc__)
     parser.add_argument("--interactions", type=float, nargs="+", default=[1e6, 1e7, 1e8])
-    parser.add_argument("--users", type=float, default=2e5)
+    parser.add_argument("--users", type=float, default=1e5)
     parser.add_argument("--items", type=int, choices=PRIME_ITEMS, default=50_000)
     parser.add_argument("--kind", choices=["parquet", "csv"], default="parquet")
     parser.add_argument(

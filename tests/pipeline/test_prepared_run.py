@@ -1,0 +1,115 @@
+"""Training from a prepared folder and from given factors: as from the log itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from pipeline import factors
+from pipeline.commands import data
+from pipeline.data.logs import read_log, write_csv
+from pipeline.data.split import temporal_split
+from pipeline.data.synthetic import generate
+from pipeline.nmf import factorise
+from pipeline.recipes import sparserec
+from sparserec.errors import SparseRecError
+from tests.pipeline.test_commands import app
+
+FEW = ["--dim", "16", "--density", "0.3", "--epochs", "2", "--batch-size", "64", "--window", "9"]
+
+
+def run(command: str, *arguments: object) -> str:
+    result = CliRunner().invoke(data if command == "data" else app(), [str(a) for a in arguments])
+    if isinstance(result.exception, SparseRecError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log, what is prepared of it, and a run from the log."""
+    folder = tmp_path_factory.mktemp("prepared")
+    write_csv(generate(40, 60, 1500), folder / "log.csv")
+    printed = run("data", "prepare", folder / "log.csv", folder / "out")
+    assert "train" in printed
+    run("train", folder / "log.csv", "--out", folder / "run", *FEW)
+    return folder
+
+
+def write_factors(folder: Path, split, rows: np.ndarray, dim: int) -> Path:
+    folder.mkdir()
+    users = split.known_users
+    for name, part in (("users", rows[:users]), ("items", rows[users:])):
+        order = np.arange(len(part), dtype=np.int32)[::-1]
+        vectors = pa.array(part[::-1].tolist(), pa.list_(pa.float32()))
+        pq.write_table(pa.table({"index": order, "vector": vectors}), folder / f"{name}.parquet")
+    factors.write_description(
+        folder, users, split.known_items, {"rank": dim, "rows": len(rows), "method": "by hand"}
+    )
+    return folder
+
+
+def test_a_run_from_a_prepared_folder_is_the_run_from_its_log(folder: Path) -> None:
+    run("train", folder / "out", "--out", folder / "again", *FEW)
+    described = [json.loads((folder / name / "run.json").read_text()) for name in ("run", "again")]
+    for key in ("finished_utc", "dataset"):
+        assert described[0].pop(key) is not None
+        assert described[1].pop(key) is not None
+    assert described[0] == described[1]
+    for name in ("table", "split"):
+        found, expected = (
+            load_file(folder / run_ / f"{name}.safetensors") for run_ in ("again", "run")
+        )
+        assert found.keys() == expected.keys()
+        for tensor, values in expected.items():
+            np.testing.assert_array_equal(found[tensor], values)
+
+
+def test_given_factors_are_what_a_run_starts_from(folder: Path) -> None:
+    split = temporal_split(read_log(folder / "log.csv"))
+    users, items = split.known_users, split.known_items
+    rows = factorise(split.train, users, items, 16, seed=1).rows
+    given = write_factors(folder / "factors", split, rows, 16)
+    run("train", folder / "out", "--out", folder / "given", "--factors", given, *FEW)
+    found, expected = (load_file(folder / name / "table.safetensors") for name in ("given", "run"))
+    for tensor, values in expected.items():
+        np.testing.assert_array_equal(found[tensor], values)
+    described = json.loads((folder / "given" / "run.json").read_text())
+    assert described["factors"]["method"] == "by hand"
+
+
+def test_factors_of_neumf_are_used_for_both_halves(folder: Path, tmp_path: Path) -> None:
+    split = temporal_split(read_log(folder / "log.csv"))
+    rows = np.random.default_rng(1).random((split.known_users + split.known_items, 32), np.float32)
+    recipe = sparserec()
+    given = write_factors(tmp_path / "f", split, rows, 32)
+    with pytest.raises(SparseRecError, match=r"factors\.json: rank is 32, this run needs 64"):
+        factors.read_factors(given, recipe, split)
+    object.__setattr__(recipe.step, "model", "neumf")
+    _, found = factors.read_factors(given, recipe, split)
+    np.testing.assert_array_equal(found.rows, np.concatenate([rows, rows], axis=1))
+    (given / "users.parquet").unlink()
+    with pytest.raises(SparseRecError, match=r"users\.parquet: missing or damaged"):
+        factors.read_factors(given, recipe, split)
+
+
+def test_rows_that_are_missing_are_noticed(folder: Path, tmp_path: Path) -> None:
+    split = temporal_split(read_log(folder / "log.csv"))
+    rows = np.ones((split.known_users + split.known_items, 64), np.float32)
+    given = write_factors(tmp_path / "f", split, rows, 64)
+    table = pq.read_table(given / "items.parquet")
+    pq.write_table(table.slice(1), given / "items.parquet")
+    with pytest.raises(SparseRecError, match="rows are missing"):
+        factors.read_factors(given, sparserec(), split)
+
+
+@pytest.mark.parametrize("options", [["--protocol", "per-user"], ["--time-col", "when"]])
+def test_what_preparing_has_settled_is_refused(folder: Path, options: list[str]) -> None:
+    with pytest.raises(SparseRecError, match="is prepared: its columns and its split are settled"):
+        run("train", folder / "out", *options)
