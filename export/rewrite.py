@@ -200,15 +200,15 @@ def double_the_smaller(graph: GraphModule) -> None:
 def sum_by_products(graph: GraphModule) -> None:
     """Replace the sum of each line of a matrix by its product with a column of ones.
 
-    ExecuTorch's kernel for sums takes 140 ns for a line of 64; that for products is vectorised.
+    ExecuTorch's kernel for sums goes number by number; that for products is vectorised.
     """
     call = _Builder(graph.graph)
     for node in list(graph.graph.nodes):
         if node.target is not _aten.sum.dim_IntList or node.kwargs:
             continue
         lines, dims, *keep = node.args
-        shape = lines.meta["val"].shape
-        if len(shape) != 2 or list(dims) not in ([1], [-1]):
+        shape, dtype = lines.meta["val"].shape, lines.meta["val"].dtype
+        if len(shape) != 2 or list(dims) not in ([1], [-1]) or dtype != torch.float32:
             continue
         with graph.graph.inserting_before(node):
             ones = graph.graph.call_function(

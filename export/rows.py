@@ -136,7 +136,7 @@ def patched(name: str, base: bytes, delta: bytes, users: tuple[int, int]) -> byt
             made |= _merged(ragged, old.tensors, new.tensors, parts, users)
         for pair in LISTS.get(name, ()):
             if f"{pair[0]}.starts" in parts:
-                made |= _joined(pair, old.tensors, parts)
+                made |= _joined(pair, old.tensors, parts, len(new.tensors[pair[0]]))
         for tensor in new.tensors:
             if tensor not in made:
                 made[tensor] = parts[tensor] if tensor in parts else old.tensors[tensor]
@@ -198,6 +198,9 @@ def _merged(
     fits = len(rows) == len(row_sizes) and not np.any(row_sizes < 0)
     if not fits or np.any(np.diff(rows) <= 0) or np.any((rows < 0) | (rows >= count)):
         raise ValueError(f"{ragged.pointer}.rows are not ascending rows with a size each")
+    for name in ragged.entries:
+        if len(parts[name]) != row_sizes.sum():
+            raise ValueError(f"{name} does not have the entries of {ragged.pointer}.rows")
     counterparts = _counterparts(ragged, len(before) - 1, count, users)
     from_base = counterparts >= 0
     sizes, starts = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -263,15 +266,17 @@ def _longest_rise(values: I64) -> I64:
 
 
 def _joined(
-    pair: tuple[str, str], old: Mapping[str, Array], parts: Mapping[str, Array]
+    pair: tuple[str, str], old: Mapping[str, Array], parts: Mapping[str, Array], after: int
 ) -> dict[str, Array]:
     """The list, from runs of the base's pairs and of those that came."""
     starts, sizes = (parts[f"{pair[0]}.{part}"].astype(np.int64) for part in ("starts", "sizes"))
-    is_new = starts < 0
-    count = len(old[pair[0]])
+    is_new, count = starts < 0, len(old[pair[0]])
+    if len(starts) != len(sizes) or np.any(sizes < 0):
+        raise ValueError(f"{pair[0]}.starts are not runs with a size each")
     told = sizes[is_new]
-    if len(starts) != len(sizes) or np.any(sizes < 0) or np.any((starts + sizes)[~is_new] > count):
-        raise ValueError(f"{pair[0]}.starts are not runs of the base")
+    fits = sizes.sum() == after and told.sum() == len(parts[pair[0]])
+    if not fits or np.any((starts + sizes)[~is_new] > count):
+        raise ValueError(f"{pair[0]}.starts are not runs of the base that make {after} pairs")
     starts[is_new] = count + np.cumsum(told) - told  # behind the base's
     places = _ranges(starts, sizes)
     return {name: np.concatenate([old[name], parts[name]])[places] for name in pair}

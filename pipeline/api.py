@@ -126,7 +126,8 @@ class SparseRec:
             found = fit(self.recipe, split, progress=progress)
         self.history = found.history
         seen = join(split.train, split.valid)
-        self._fitted = _State(found.recommender, seen, len(split.train), users, items)
+        in_graph = len(seen) if self.recipe.refit else len(split.train)
+        self._fitted = _State(found.recommender, seen, in_graph, users, items)
         return self
 
     def partial_fit(

@@ -116,10 +116,11 @@ def train(
     from pipeline.distributed.run import together
     from pipeline.distributed.trainer import check
     from pipeline.factors import read_factors
-    from pipeline.fit import fit, initial_table
+    from pipeline.fit import fit, refit_checkpoint
     from pipeline.models import MODELS
     from pipeline.recipes import RECIPES
     from pipeline.run import save_run
+    from pipeline.start import initial_table
     from sparserec.progress import bars
 
     MODELS[model]  # an unknown one fails before any work
@@ -155,6 +156,7 @@ def train(
         else:
             if fresh:
                 checkpoint.unlink(missing_ok=True)
+                refit_checkpoint(checkpoint).unlink(missing_ok=True)
             with bars() as progress:
                 fitted = fit(recipe, split, checkpoint, progress, start, device=device)
     except KeyboardInterrupt:

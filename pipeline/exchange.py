@@ -85,12 +85,12 @@ def exchange(
         return 0
     grown = place[first(-size, count)]
     rows = sampled[grown // table.dim]
-    starts = {"v": _row_means(table, state["v"], rows)} if "v" in state else {}
+    starts = {"v": row_means(table, state["v"], rows)} if "v" in state else {}
     repack(table, state, dropped, rows, grown % table.dim, starts)
     return count
 
 
-def _row_means(table: PackedTable, values: F32, rows: I64) -> F32:
+def row_means(table: PackedTable, values: F32, rows: I64) -> F32:
     """Average each row's ``values`` (nnz,), in float64 and in their order; 0 for an empty row.
 
     Args:

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +23,13 @@ from pipeline.evaluate import NOT_TESTED, Quality, evaluate, users_of
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
-from pipeline.nmf import (
-    Factors,
-    factorise,
-    factorise_cached,
-    nmf_table,
-    random_table,
-    side_by_side,
-)
 from pipeline.pep import PepTrainer
-from pipeline.prune import gradual_density, magnitude_prune, small_dim
+from pipeline.prune import gradual_density, magnitude_prune
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
 from pipeline.regrowth import set_schedule
-from pipeline.sampling import TripleSampler
+from pipeline.sampling import TripleSampler, join
+from pipeline.start import initial_table
 from pipeline.table import I64, PackedTable
 from pipeline.train import Trainer
 from sparserec import progress as report
@@ -47,7 +40,8 @@ class Fitted:
     """What a run ends with.
 
     Attributes:
-        recommender: of the epoch with the best validation Recall@20.
+        recommender: of the epoch with the best validation Recall@20; with ``refit`` trained anew
+            for as many epochs.
         best_epoch: 1-based.
         history: per epoch: ``epoch``, ``loss``, ``recall@20`` and ``ndcg@20`` on validation,
             ``exchanged`` entries so far; of PEP also ``left``, the density it has come to.
@@ -63,46 +57,6 @@ class Fitted:
     def table(self) -> PackedTable:
         """The recommender's table."""
         return self.recommender.table
-
-
-def initial_table(
-    recipe: Recipe, split: Split, cache: Path | None = None, factors: Factors | None = None
-) -> PackedTable:
-    """Build the table that training starts from, for the users and items of the past.
-
-    Args:
-        recipe: of the run.
-        split: of the data.
-        cache: folder where factors are kept for other runs on the same interactions.
-        factors: of the same interactions, made elsewhere; no others are computed then.
-    """
-    users, items, seed = split.known_users, split.known_items, recipe.seed
-    floor, scale = recipe.step.floor, recipe.value_scale
-    if recipe.method == "small":
-        dim = small_dim(recipe.dim, recipe.density)
-        return random_table(users, items, dim, 1.0, 0, scale, seed)
-    if recipe.start == "random":
-        density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
-        return random_table(users, items, recipe.dim, density, floor, scale, seed)
-    if factors is None:
-        factors = _factors(recipe, split, cache)
-    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
-    if recipe.start == "nmf-mask":
-        rng = np.random.default_rng(seed)
-        table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
-    return table
-
-
-def _factors(recipe: Recipe, split: Split, cache: Path | None) -> Factors:
-    """Factor the training interactions; NeuMF's two halves get the same factors each."""
-    users, items = split.known_users, split.known_items
-    halves = 2 if recipe.step.model == "neumf" else 1
-    rank = recipe.dim // halves
-    if cache is None:
-        found = factorise(split.train, users, items, rank, recipe.seed, recipe.nmf)
-    else:
-        found = factorise_cached(split.train, users, items, rank, recipe.seed, recipe.nmf, cache)
-    return side_by_side([found] * halves)
 
 
 def held_out(split: Split) -> Pairs:
@@ -133,7 +87,8 @@ def fit(
     Args:
         recipe: of the run.
         split: train and validation parts are the host's; the test part is looked at once, last.
-        checkpoint: written after each epoch and on Ctrl-C; resumed from if it is there.
+        checkpoint: written after each epoch and on Ctrl-C; resumed from if it is there. A refit has
+            its own beside it.
         progress: gets epochs done, with the last validation Recall@20.
         start: what ``initial_table`` gives for this recipe, if the caller has it already.
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
@@ -145,14 +100,66 @@ def fit(
     """
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    trainer, steps_per_epoch = trainer_of(recipe, split, start or initial_table(recipe, split))
+    start = start or initial_table(recipe, split)
+    found = _train(recipe, split, start, device, checkpoint, progress, observe)
+    if recipe.refit:
+        found = _refit(recipe, split, start, device, checkpoint, progress, found)
+    past, relevant = (split.train, split.valid), held_out(split)
+    if len(relevant) == 0:
+        return found
+    return replace(found, test=evaluate(found.recommender, relevant, past, split.known_items))
+
+
+def _refit(
+    recipe: Recipe,
+    split: Split,
+    start: PackedTable,
+    device: torch.device,
+    checkpoint: Path | None,
+    progress: report.Progress,
+    chosen: Fitted,
+) -> Fitted:
+    """Train anew, from the same start, on train and validation for the epochs that were chosen.
+
+    Mask updates keep the schedule of the whole run, of which that was the best part.
+    """
+    nothing = Pairs(split.valid.users[:0], split.valid.items[:0], None)
+    both = join(split.train, split.valid)
+    whole = replace(split, train=both, valid=nothing, train_keys=None)
+    before, epochs = len(chosen.history), chosen.best_epoch
+
+    def told(what: str, done: int, total: int | None) -> None:
+        progress(what, before + done, before + epochs)
+
+    again = None if checkpoint is None else refit_checkpoint(checkpoint)
+    last = _train(recipe, whole, start, device, again, told, epochs=epochs)
+    return replace(chosen, recommender=last.recommender)
+
+
+def refit_checkpoint(checkpoint: Path) -> Path:
+    """Name the checkpoint of a run's refit."""
+    return checkpoint.with_name(f"refit-{checkpoint.name}")
+
+
+def _train(
+    recipe: Recipe,
+    split: Split,
+    start: PackedTable,
+    device: torch.device,
+    checkpoint: Path | None,
+    progress: report.Progress,
+    observe: Callable[[Trainer], dict[str, float]] | None = None,
+    epochs: int | None = None,
+) -> Fitted:
+    """Train, and keep the epoch that validation likes best, or the one that is asked for."""
+    trainer, steps_per_epoch = trainer_of(recipe, split, start)
     trainer.device = device
     fingerprint = fingerprint_of(recipe, split)
     state = Progress()
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, fingerprint, trainer)
     with _stop_between_steps() as stop:
-        while not finished(recipe, state):
+        while not finished(recipe, state, epochs):
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
                 state.loss_sum += trainer.run_step()
@@ -168,17 +175,14 @@ def fit(
             if stop.is_set():
                 raise KeyboardInterrupt
     assert state.best is not None
-    past = (split.train, split.valid)
     best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
-    relevant = held_out(split)
-    test = evaluate(best, relevant, past, split.known_items) if len(relevant) else NOT_TESTED
-    return Fitted(best, state.best.epoch, state.history, test)
+    return Fitted(best, state.best.epoch, state.history, NOT_TESTED)
 
 
 def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
     """Make the trainer of a run that begins, and count the steps of an epoch."""
     users, items = split.known_users, split.known_items
-    sampler = TripleSampler.of(split.train, None, items, items, recipe.seed, split.train_keys)
+    sampler = sampler_of(recipe, split)
     steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
     schedule = schedule_of(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]
@@ -188,6 +192,14 @@ def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Traine
     if recipe.method == "pep":
         return PepTrainer(*parts, pep=recipe.pep, seed=recipe.seed), steps_per_epoch
     return Trainer(*parts), steps_per_epoch
+
+
+def sampler_of(recipe: Recipe, split: Split) -> TripleSampler:
+    """Draw from the interactions to train on; a prepared log has its sorted keys on the disk."""
+    items = split.known_items
+    if split.train_keys is None:
+        return TripleSampler.of(split.train, None, items, items, recipe.seed)
+    return TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
 
 
 def schedule_of(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
@@ -230,54 +242,56 @@ def validation_users(recipe: Recipe, split: Split) -> I64:
     return np.sort(users)
 
 
-def _validate(trainer: Trainer, recipe: Recipe, split: Split) -> Quality:
+def _validate(trainer: Trainer, recipe: Recipe, split: Split) -> Quality | None:
+    """Evaluate on validation; a refit has none."""
+    if not len(split.valid):
+        return None
     current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
     users = validation_users(recipe, split)
     return evaluate(current, split.valid, split.train, split.known_items, users)
 
 
 def end_epoch(
-    trainer: Trainer, state: Progress, quality: Quality, steps: int, within: bool
+    trainer: Trainer, state: Progress, quality: Quality | None, steps: int, within: bool
 ) -> None:
     """Enter an epoch of so many steps in the history, and keep its table if it is the best.
 
     Args:
         trainer: at its end.
         state: of the run, which is changed.
-        quality: on validation.
+        quality: on validation; None keeps each epoch's table in place of the one before.
         steps: in an epoch.
         within: the table keeps to its budget; while it is pruned it is over it, and no answer.
     """
-    epoch = len(state.history) + 1
-    state.history.append(
-        {
-            "epoch": epoch,
-            "loss": state.loss_sum / steps,
-            "recall@20": quality.recall[20],
-            "ndcg@20": quality.ndcg[20],
-            "exchanged": trainer.exchanged,
-        }
-    )
+    entry = {"epoch": len(state.history) + 1, "loss": state.loss_sum / steps}
+    if quality is not None:
+        entry |= {"recall@20": quality.recall[20], "ndcg@20": quality.ndcg[20]}
+    entry["exchanged"] = trainer.exchanged
     if isinstance(trainer, PepTrainer):
-        state.history[-1]["left"] = trainer.left
+        entry["left"] = trainer.left
+    state.history.append(entry)
     state.loss_sum = 0.0
-    if within and (state.best is None or quality.recall[20] > state.best.recall):
+    recall = 0.0 if quality is None else quality.recall[20]
+    better = state.best is None or quality is None or recall > state.best.recall
+    if within and better:
         dense = {name: values.copy() for name, values in trainer.dense.items()}
-        state.best = Best(epoch, quality.recall[20], trainer.table.copy(), dense)
+        state.best = Best(len(state.history), recall, trainer.table.copy(), dense)
 
 
-def finished(recipe: Recipe, state: Progress) -> bool:
+def finished(recipe: Recipe, state: Progress, epochs: int | None = None) -> bool:
     """Tell whether the epochs are done, or validation has not improved for long enough."""
     done = len(state.history)
+    if epochs is not None and state.best is not None:
+        return done >= epochs
     waited = done - state.best.epoch if state.best is not None else 0
     return done >= recipe.epochs or 0 < recipe.patience <= waited
 
 
 def tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
     """Report the epoch that has just ended."""
-    recall = state.history[-1]["recall@20"]
-    text = f"{recipe.method}: validation Recall@20 {recall:.4f}"
-    progress(text, len(state.history), recipe.epochs)
+    recall = state.history[-1].get("recall@20")
+    text = "refit" if recall is None else f"validation Recall@20 {recall:.4f}"
+    progress(f"{recipe.method}: {text}", len(state.history), recipe.epochs)
 
 
 def fingerprint_of(recipe: Recipe, split: Split) -> str:

@@ -47,6 +47,8 @@ class Recipe:
             their rows' share each (``each``).
         value_scale: root mean square of the starting values.
         seed: of the start and of every draw.
+        refit: train again, from the same start, on train and validation for the epochs that
+            validation chose: comparable with published figures, which train on all of train.
     """
 
     method: Method
@@ -67,6 +69,7 @@ class Recipe:
     sides: Sides = "joint"
     value_scale: float = 0.1
     seed: int = 1
+    refit: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Give what ``from_dict`` reads, for JSON."""

@@ -121,4 +121,5 @@ def _of_run(path: Path) -> Saved:
     split, table = run.split, run.table
     ids = split.user_ids[: table.num_users], split.item_ids[: table.num_items]
     seen = join(split.train, split.valid)
-    return Saved(run.recipe, table, run.dense, seen, len(split.train), *ids, run.history)
+    in_graph = len(seen) if run.recipe.refit else len(split.train)
+    return Saved(run.recipe, table, run.dense, seen, in_graph, *ids, run.history)

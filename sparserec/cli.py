@@ -49,6 +49,9 @@ COMMANDS = {
     "report": Command("device_bench.report_commands", "report", "Show a report or a bench."),
     "compare": Command("device_bench.report_commands", "compare", "Compare two reports."),
     "collect": Command("device_bench.report_commands", "collect", "Gather reports into one table."),
+    "simulate": Command(
+        "device_bench.simulate.commands", "simulate", "Simulate a fleet of devices."
+    ),
     "sparse-vs-dense": Command(
         "sparserec.sparse_vs_dense", "sparse_vs_dense", "Measure a sparse against a dense step."
     ),

@@ -100,8 +100,8 @@ def _initialise(recipe: Recipe, split: Split) -> PackedTable:
     import numpy as np
 
     from pipeline.evaluate import evaluate
-    from pipeline.fit import initial_table
     from pipeline.recommender import Recommender
+    from pipeline.start import initial_table
 
     _say(2, "NMF initialisation", "which entries are active, and what they start from")
     started = time.monotonic()

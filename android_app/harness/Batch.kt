@@ -215,7 +215,8 @@ class Batch(
     }
 
     /** Packed entries of the rows before [number]. */
-    private fun entriesBefore(number: Int) = if (number < numRows) firstEntry[number] else numEntries
+    private fun entriesBefore(number: Int): Int =
+        if (number < numRows) firstEntry[number] else numEntries
 
     /** Writes packed entries into the lines under way, [shift] away from their places. */
     private fun fill(first: Int, end: Int, shift: Int) {

@@ -35,7 +35,7 @@ class ChangedRows(
             .map { RowMerge(it, header) } +
             LISTS[name].orEmpty()
                 .filter { "${it.first()}$STARTS" in delta.tensors }
-                .map { RunMerge(it) }
+                .map { RunMerge(it, elements(header.tensors, it.first())) }
         FileChannel.open(to, WRITE, CREATE_NEW).use { channel ->
             val out = Output(channel)
             out.put(start, 0, start.capacity())
@@ -164,7 +164,7 @@ class ChangedRows(
     }
 
     /** Puts a list together from runs of the base's and runs that the delta tells. */
-    private inner class RunMerge(override val members: List<String>) : Merge {
+    private inner class RunMerge(override val members: List<String>, after: Int) : Merge {
         private val starts = delta.vector("${members.first()}$STARTS", DType.I32).asIntBuffer()
         private val sizes = delta.vector("${members.first()}$SIZES", DType.I32).asIntBuffer()
         private val told: Long
@@ -174,7 +174,9 @@ class ChangedRows(
             val runs = 0 until starts.capacity()
             val fits = sizes.capacity() == starts.capacity() &&
                 runs.all { sizes[it] >= 0 && (starts[it] < 0 || starts[it] <= length - sizes[it]) }
-            if (!fits) fail("${members.first()}$STARTS: are not runs of the base")
+            if (!fits || runs.sumOf { sizes[it].toLong() } != after.toLong()) {
+                fail("${members.first()}$STARTS: are not runs of the base that make $after pairs")
+            }
             told = runs.filter { starts[it] < 0 }.sumOf { sizes[it].toLong() }
         }
 

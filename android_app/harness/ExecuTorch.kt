@@ -120,7 +120,7 @@ class ExecuTorch private constructor(
         override val chunk = spec.method("score").size("penalty")
         override val top = spec.method("score").size("values")
         override val user = method.input("user", 1, 1, width)
-        override val items = method.input("items", 1, chunk, width)
+        override val items = method.rareInput("items", 1, chunk, width)
         override val penalty = method.input("penalty", 1, chunk)
         private val dense = method.inputs("dense", manifest.denseSize)
         private val values = method.output("values", "float32", 1, top)
@@ -145,7 +145,7 @@ class ExecuTorch private constructor(
         private val method = ProgramMethod(module, spec, "vectors")
         override val slots = spec.method("vectors").size("tile", 0)
         override val width = spec.method("vectors").size("neighbours")
-        override val rows = method.input("tile", slots, manifest.dim)
+        override val rows = method.rareInput("tile", slots, manifest.dim)
         override val neighbours = SlotLists(
             method.ints("neighbours", slots, width),
             method.input("neighbour_weights", slots, width),

@@ -16,7 +16,7 @@ import java.nio.file.StandardOpenOption.TRUNCATE_EXISTING
 import java.nio.file.StandardOpenOption.WRITE
 import java.security.MessageDigest
 
-private const val READ_BYTES = 1 shl 18
+private const val READ_BYTES = 1 shl 16
 
 /** SHA-256 of the bytes of [path] from [offset] on, in hexadecimal. */
 fun sha256(path: Path, offset: Long = 0): String {

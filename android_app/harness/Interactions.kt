@@ -40,9 +40,10 @@ class UserItems(private val ptr: IntBuffer, private val items: IntBuffer) {
             val ptr = IntArray(numUsers + 1)
             for (k in 0 until users.capacity()) ptr[users.get(k) + 1]++
             for (user in 0 until numUsers) ptr[user + 1] += ptr[user]
-            val next = ptr.copyOf()
+            // Filled from the back, every user's end falls to the start.
+            for (user in 0 until numUsers) ptr[user] = ptr[user + 1]
             val grouped = IntArray(users.capacity())
-            for (k in 0 until users.capacity()) grouped[next[users.get(k)]++] = items.get(k)
+            for (k in 0 until users.capacity()) grouped[--ptr[users.get(k)]] = items.get(k)
             for (user in 0 until numUsers) Arrays.sort(grouped, ptr[user], ptr[user + 1])
             return UserItems(IntBuffer.wrap(ptr), IntBuffer.wrap(grouped))
         }

@@ -34,6 +34,14 @@ internal class ProgramMethod(
         return floats(inputsOf(role).single())
     }
 
+    /** The same, but the buffer takes memory only once it is written: not all runs do. */
+    fun rareInput(role: String, vararg shape: Int): FloatBuffer {
+        check("input", inputsOf(role).singleOrNull(), role, "float32", shape)
+        val input = inputsOf(role).single()
+        val bytes = Math.multiplyExact(Float.SIZE_BYTES, input.numel())
+        return floats(input, zeros(bytes).asFloatBuffer())
+    }
+
     /** The same for int32. */
     fun ints(role: String, vararg shape: Int): IntBuffer {
         val input = inputsOf(role).singleOrNull()
@@ -74,8 +82,10 @@ internal class ProgramMethod(
         }
     }
 
-    private fun floats(input: Manifest.TensorSpec): FloatBuffer {
-        val buffer = Tensor.allocateFloatBuffer(input.numel())
+    private fun floats(
+        input: Manifest.TensorSpec,
+        buffer: FloatBuffer = Tensor.allocateFloatBuffer(input.numel()),
+    ): FloatBuffer {
         tensors[input.name] = EValue.from(Tensor.fromBlob(buffer, input.sizes()))
         return buffer
     }

@@ -150,7 +150,7 @@ class Smallest {
 
         private const val DIGIT = 11
         private const val BUCKETS = 1 shl DIGIT
-        private const val ROOM_PER_WANTED = 4
+        private const val ROOM_PER_WANTED = 3
         private const val LEAST_ROOM = 1024
     }
 }

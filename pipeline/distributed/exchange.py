@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pipeline.distributed.ranks import Ranks
-from pipeline.exchange import CHUNK_ROWS, I32, magnitude, strongest, where_to
+from pipeline.exchange import CHUNK_ROWS, I32, magnitude, row_means, strongest, where_to
 from pipeline.masks import HALF, last_bin
 from pipeline.table import F32, I64, PackedTable
 
@@ -64,7 +64,9 @@ def exchange(
     users = int(np.searchsorted(sampled, table.num_users))
     borders = users * dim, int(table.row_ptr[table.num_users])
     grown, dropped = largest(ranks, (grow, drop), count, borders)
-    _repack(table, state, dropped, sampled[grown // dim], grown % dim)
+    rows = sampled[grown // dim]
+    starts = {"v": row_means(table, state["v"], rows)} if "v" in state else {}
+    _repack(table, state, dropped, rows, grown % dim, starts)
     return count
 
 
@@ -144,7 +146,14 @@ def _pick(each: Keys, bound: int) -> tuple[I64, I64]:
     return np.concatenate(above), np.concatenate(equal)
 
 
-def _repack(table: PackedTable, state: dict[str, F32], dropped: I64, rows: I64, cols: I64) -> None:
+def _repack(
+    table: PackedTable,
+    state: dict[str, F32],
+    dropped: I64,
+    rows: I64,
+    cols: I64,
+    starts: dict[str, F32],
+) -> None:
     """Do what ``pipeline.exchange.repack`` does where not as many grow here as are dropped.
 
     One array at a time is copied.
@@ -154,6 +163,6 @@ def _repack(table: PackedTable, state: dict[str, F32], dropped: I64, rows: I64, 
     table.cols = np.insert(np.delete(table.cols, dropped), at, cols.astype(np.uint8))
     table.vals = np.insert(np.delete(table.vals, dropped), at, np.float32(0))
     for name, values in state.items():
-        state[name] = np.insert(np.delete(values, dropped), at, np.float32(0))
+        state[name] = np.insert(np.delete(values, dropped), at, starts.get(name, np.float32(0)))
     grown = np.searchsorted(rows, np.arange(len(table.row_ptr)))
     table.row_ptr = table.row_ptr + grown - np.searchsorted(dropped, table.row_ptr)

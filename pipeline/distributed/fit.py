@@ -30,7 +30,7 @@ from pipeline.fit import (
     fingerprint_of,
     finished,
     held_out,
-    initial_table,
+    sampler_of,
     schedule_of,
     tell,
     trainer_of,
@@ -40,7 +40,8 @@ from pipeline.models import MODELS
 from pipeline.prune import small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
-from pipeline.sampling import TripleSampler, join
+from pipeline.sampling import join
+from pipeline.start import initial_table
 from pipeline.table import PackedTable
 from sparserec import progress as report
 from sparserec.errors import SparseRecError
@@ -134,10 +135,10 @@ def _resumed(
     generation = shards.newest(folder)
     assert generation is not None
     partition = shards.partition_for(generation, ranks.world)
-    items, dim = split.known_items, _dim(recipe)
+    dim = _dim(recipe)
     trainer = ShardTrainer(
         _shell(*partition.sizes(ranks.rank), dim),
-        TripleSampler.of(split.train, None, items, items, recipe.seed, split.train_keys),
+        sampler_of(recipe, split),
         recipe.step,
         schedule_of(recipe, _steps_per_epoch(recipe, split)),
         dense=MODELS[recipe.step.model].initial(dim, recipe.seed),

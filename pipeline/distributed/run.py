@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -49,3 +50,9 @@ def together(
             if ranks.rank:
                 raise SystemExit(130) from None  # the first rank says it
             raise
+        except RuntimeError as error:
+            if "gloo/transport" not in str(error):
+                raise
+            # Taking leave of peers that are gone can hang, and torchrun waits for it for 30 s.
+            print(f"rank {ranks.rank}: a peer is gone", file=sys.stderr, flush=True)
+            os._exit(1)

@@ -1,8 +1,10 @@
-"""Which of an experiment's cells ``--only`` asks for."""
+"""Which of an experiment's cells ``--only`` asks for, and whether their datasets are here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from sparserec.errors import SparseRecError
@@ -38,6 +40,37 @@ def chosen(
     if not kept:
         raise SparseRecError("--only leaves no cell", "see all of them with --list")
     return kept
+
+
+def require_datasets(names: Iterable[str]) -> None:
+    """Refuse to begin without a dataset: its runs would fail one after the other.
+
+    Raises:
+        SparseRecError: some are not on this machine; named with what to do.
+    """
+    from pipeline.data.datasets import DATA_VARIABLE, DATASETS, locate
+
+    absent = []
+    for name in dict.fromkeys(names):
+        if name in DATASETS:
+            here = locate(DATASETS[name]) is not None
+        else:
+            own = os.environ.get(DATA_VARIABLE)
+            here = Path(name).exists() or (own is not None and Path(own, name).is_dir())
+        if not here:
+            absent.append(name)
+    if not absent:
+        return
+    fixes = [f"run: sparserec data fetch {name}" for name in absent if name in DATASETS]
+    fixes += [
+        f"put train.txt and test.txt of {name} into ${DATA_VARIABLE}/{name} (docs/experiments.md)"
+        for name in absent
+        if name not in DATASETS
+    ]
+    raise SparseRecError(
+        f"not on this machine: {', '.join(absent)}",
+        "; ".join([*fixes, "or leave them out with --only dataset=..."]),
+    )
 
 
 def _text(value: object) -> str:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.reproduce.choice import chosen
+from pipeline.reproduce.choice import chosen, require_datasets
 from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
     from pipeline.reproduce.cells import Cell
-    from pipeline.reproduce.runner import Options, Outcome
+    from pipeline.reproduce.options import Options
+    from pipeline.reproduce.runner import Outcome
 
 RESULTS = Path("docs/results")
 WORK = Path("runs/reproduce")
@@ -85,7 +86,7 @@ def _experiment(name: str, text: str) -> None:
         stale: StaleOption = False,
     ) -> None:
         from pipeline.reproduce.grids import GRIDS, tuned_cells
-        from pipeline.reproduce.runner import Options, parse_budget
+        from pipeline.reproduce.options import Options, parse_budget
 
         cells = tuned_cells() if name == "tune" else GRIDS[name]()
         cells = chosen(cells, only or [])
@@ -147,9 +148,10 @@ def _stop_on_sigterm() -> None:
 
 
 def _run(name: str, cells: Sequence[Cell], options: Options) -> None:
-    from pipeline.reproduce.runner import run
+    from pipeline.reproduce.runner import pending, run
     from sparserec.progress import bars
 
+    require_datasets(cell.dataset for cell in pending(cells, options))
     _stop_on_sigterm()
     with bars() as progress:
         outcome = run(cells, options, progress, _say)
@@ -193,7 +195,7 @@ def memory(
     Example: sparserec reproduce memory --only model=mf,rows=10000+100000
     """
     from pipeline.reproduce.memory import measured, memory_cells, read_memory, run
-    from pipeline.reproduce.runner import parse_budget
+    from pipeline.reproduce.options import parse_budget
     from sparserec.progress import bars
 
     if not 0 < limit < float("inf"):
@@ -260,8 +262,8 @@ def verify(
     On the record's kind of machine, threads and versions they must agree to 1e-6, elsewhere to 3%.
     Exits with 1 where they do not.
     """
+    from pipeline.reproduce.options import parse_budget
     from pipeline.reproduce.records import read
-    from pipeline.reproduce.runner import parse_budget
     from pipeline.reproduce.verify import cheap
     from pipeline.reproduce.verify import verify as again
 
@@ -308,12 +310,32 @@ def _show(found: dict[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    console.print(table)
-    for name in ("paper", "all"):
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("no run of SparseRec is recorded, so there is nothing to compare")
+    for name, mark in (("paper", "* "), ("all", "")):
         if name in found:
-            text = ", ".join(f"{key} {value}" for key, value in found[name].items())
-            console.print(f"{'* ' if name == 'paper' else ''}{text}", highlight=False)
+            console.print(f"{mark}{_in_words(found[name])}", highlight=False)
     console.print(f"{found['recorded']} of {found['cells']} cells recorded", highlight=False)
+
+
+def _in_words(totals: dict[str, Any]) -> str:
+    parts = [
+        f"{totals['compared']} of {totals['settings']} settings compared,"
+        f" {totals['compared_with_every_rival']} with every rival; {totals['won']} won,"
+        f" {totals['won_significantly']} with p < {totals['significance_level']:g}"
+    ]
+    if totals["median_gain"] is not None:
+        best, middle, worst = (totals[f"{name}_gain"] for name in ("best", "median", "worst"))
+        parts.append(f"gain {middle:+.1%} in the median, from {worst:+.1%} to {best:+.1%}")
+    of_dense = totals["sparse_over_dense_at_10%"]
+    if of_dense["least"] is not None:
+        least, middle = of_dense["least"], of_dense["median"]
+        parts.append(f"of dense at 10%: {least:.1%} at least, {middle:.1%} in the median")
+    if totals["not_won"]:
+        parts.append(f"not won: {', '.join(totals['not_won'])}")
+    return "; ".join(parts)
 
 
 def _number(value: float | None, form: str) -> str:

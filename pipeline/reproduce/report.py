@@ -9,6 +9,7 @@ from pipeline.files import write_atomic
 from pipeline.reproduce.grids import GRIDS
 from pipeline.reproduce.markdown import origin, table
 from pipeline.reproduce.memory_report import memory_section
+from pipeline.reproduce.plots import mask_plot, sensitivity_curves, sensitivity_plot
 from pipeline.reproduce.records import Record, read
 from pipeline.reproduce.summary import Setting, settings
 
@@ -34,8 +35,13 @@ def render(results: Path) -> list[Path]:
             parts.append(_variants(records))
         if name == "ablation":
             plot = results / "ablation-mask.png"
-            _mask_plot(records, plot)
+            mask_plot(records, plot)
             parts.append(f"![What the mask does over the epochs]({plot.name})\n")
+            written.append(plot)
+        if name == "sensitivity":
+            plot = results / "sensitivity.png"
+            sensitivity_plot(sensitivity_curves(records), plot)
+            parts.append(f"![Recall@20 against each hyperparameter]({plot.name})\n")
             written.append(plot)
     memory, plots = memory_section(results)
     if memory:
@@ -48,7 +54,7 @@ def render(results: Path) -> list[Path]:
 
 
 def _methods(found: list[Setting]) -> str:
-    shown = [one for one in found if one.values.keys() - {"dense"}]
+    shown = [one for one in found if any(not m.startswith("dense") for m in one.values)]
     methods = list(dict.fromkeys(name for one in shown for name in one.values))
     head = ["dataset", "protocol", "model", "density", *methods, "gain", "p (t, Holm)"]
     rows = []
@@ -90,24 +96,3 @@ def _variants(records: list[Record]) -> str:
             ]
         )
     return table(head, rows)
-
-
-def _mask_plot(records: list[Record], path: Path) -> None:
-    """Draw, for the growth rules, how far the mask leaves its start and what stays exchanged."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    wanted = [r for r in records if r.cell.variant == "as it is" or "growth" in r.cell.variant]
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
-    for axis, key in zip(axes, ("jaccard", "exchanged", "grown_frequency"), strict=True):
-        for record in wanted:
-            points = [(e["epoch"], e[key]) for e in record.values["history"] if key in e]
-            if points:
-                label = f"{record.cell.model}, {record.cell.variant}, seed {record.cell.seed}"
-                axis.plot(*zip(*points, strict=True), label=label)
-        axis.set(xlabel="epoch", title=key)
-    axes[0].legend(fontsize=6)
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)

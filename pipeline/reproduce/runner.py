@@ -20,7 +20,8 @@ from typing import IO, Any
 from pipeline.recipes import Recipe
 from pipeline.reproduce.cells import Cell, Override, digest, recipe_of
 from pipeline.reproduce.grids import needs, tuning
-from pipeline.reproduce.records import RESULTS, Record, append, read
+from pipeline.reproduce.options import Options
+from pipeline.reproduce.records import Record, append, read
 from pipeline.reproduce.worker import Job
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, silent
@@ -29,27 +30,6 @@ GRACE_S = 120.0
 """How long a stopped run may take to end its step and write its checkpoint."""
 RETRY_S = 5.0
 """How often runs that another process is at are looked at again."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How cells are run.
-
-    Attributes:
-        results: folder of the records.
-        work: folder for checkpoints and factors.
-        budget_s: no run goes on after this many seconds; None: no limit.
-        jobs: runs at a time.
-        epochs: instead of each dataset's own, for a trial.
-        stale: run again what was recorded with another recipe than today's.
-    """
-
-    results: Path = RESULTS
-    work: Path = Path("runs/reproduce")
-    budget_s: float | None = None
-    jobs: int = 1
-    epochs: int | None = None
-    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -334,24 +314,3 @@ def _last_line(errors: Path, code: int) -> str:
     if code == -signal.SIGKILL:
         return f"killed, as when memory runs out ({kept})"
     return f"exit code {code}: {lines[-1] if lines else 'no message'} ({kept})"
-
-
-def parse_budget(text: str) -> float:
-    """Read a time such as ``90m``, ``2h``, ``45s`` or ``1h30m`` as seconds.
-
-    Raises:
-        SparseRecError: it is none.
-    """
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    total, number = 0.0, ""
-    for character in text.strip():
-        if character in units and number:
-            total, number = total + float(number) * units[character], ""
-        elif character in "0123456789." and number.count(".") <= 1:
-            number += character
-        else:
-            number = "?"
-            break
-    if number or total <= 0:
-        raise SparseRecError(f"--budget {text!r} is no time", "write 90m, 2h or 1h30m")
-    return total

@@ -21,7 +21,7 @@ from scipy import stats
 
 from pipeline.evaluate import ndcg_per_user, recall_per_user
 from pipeline.reproduce.cells import Cell, Experiment
-from pipeline.reproduce.grids import DATASETS, GRIDS, PAPER_DENSITIES, PAPER_MODELS
+from pipeline.reproduce.grids import DATASETS, GRIDS, PAPER_DENSITIES, PAPER_MODELS, RIVALS
 from pipeline.reproduce.records import Record, load_hits, read
 
 F64 = npt.NDArray[np.float64]
@@ -36,7 +36,8 @@ class Setting:
 
     Attributes:
         key: dataset, protocol, model, density.
-        values: test metric by method, one a seed: {method: {seed: value}}.
+        values: test metric by method, one a seed: {method: {seed: value}}; what is special about a
+            method's runs (``refit``) is in brackets after its name, and is no rival.
         missing_rivals: methods of the plan that have no run on a seed that SparseRec has.
         best_rival: the best method at the same budget but SparseRec; None if there is no record.
         gain: SparseRec / best rival - 1, of means over the seeds that both have.
@@ -164,14 +165,15 @@ def _setting(
     for record in records:
         cell = record.cell
         if cell.setting == key or (cell.method == "dense" and cell.setting[:3] == key[:3]):
-            by_method.setdefault(cell.method, {})[cell.seed] = record
+            label = f"{cell.method} ({cell.variant})" if cell.variant else cell.method
+            by_method.setdefault(label, {})[cell.seed] = record
     name = f"{metric}@{K}"
     found.values = {
         method: {seed: record.test(name) for seed, record in by_seed.items()}
         for method, by_seed in by_method.items()
     }
     ours = by_method.get("sparserec", {})
-    rivals = {m: r for m, r in by_method.items() if m not in ("sparserec", "dense")}
+    rivals = {m: r for m, r in by_method.items() if m in RIVALS}
     if not ours:
         return found
     found.dense_ratio = _ratio(found.values, "dense")

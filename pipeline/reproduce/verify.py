@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.reproduce import environment
+from pipeline.reproduce.options import Options
 from pipeline.reproduce.records import Record
-from pipeline.reproduce.runner import Options, run_one
+from pipeline.reproduce.runner import run_one
 
 EXACT = 1e-6
 ELSEWHERE = 0.03

@@ -22,11 +22,12 @@ from pipeline.data.datasets import Dataset, load
 from pipeline.data.split import Split
 from pipeline.evaluate import Quality
 from pipeline.files import read_json, write_json
-from pipeline.fit import Fitted, fit, initial_table
+from pipeline.fit import Fitted, fit
 from pipeline.recipes import Recipe
 from pipeline.reproduce import environment
 from pipeline.reproduce.cells import Cell, digest
 from pipeline.reproduce.records import SCHEMA_VERSION, Hits, save_hits
+from pipeline.start import initial_table
 from pipeline.table import F32, I64, PackedTable
 from pipeline.train import Trainer
 from sparserec.errors import SparseRecError

@@ -20,41 +20,43 @@ from pipeline.scale.cases import Case, Measured, memory_cases, speed_cases
 from pipeline.scale.report import report
 from sparserec.errors import SparseRecError
 
-RESULTS = Path("docs/results/ranks.json")
+STEPS, MEMORY = Path("docs/results/ranks-steps.json"), Path("docs/results/ranks-memory.json")
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-Results = Annotated[Path, typer.Option(help="The measurements.")]
 
 
 @app.command()
-def measure(
-    results: Results = RESULTS,
-    rows: Annotated[int, typer.Option(help="Largest table whose memory is measured.")] = 10**8,
-) -> None:
-    """Measure steps and memory on 1, 2 and 4 ranks of this machine; some minutes."""
+def steps(out: Annotated[Path, typer.Option(help="File to write.")] = STEPS) -> None:
+    """Measure steps on 1 and 2 ranks of this machine: times and bytes."""
     found: list[Measured] = []
-    for ranks in (1, 2, 4):
+    for ranks in (1, 2):
         found += _launch(ranks, [case for case in speed_cases() if case.ranks == ranks])
-    memory: list[Measured] = []
+    _write(out, found)
+    print(report(found, []))
+
+
+@app.command()
+def memory(
+    out: Annotated[Path, typer.Option(help="File to write.")] = MEMORY,
+    rows: Annotated[int, typer.Option(help="Of the largest table.")] = 10**8,
+) -> None:
+    """Measure what a rank keeps and its peak; of large tables one rank's shard, alone."""
+    found: list[Measured] = []
     for case in memory_cases(rows):  # a fresh process each, or a peak is an earlier one's
-        memory += _launch(case.ranks, [case])
-    write_json(
-        results,
-        {
-            "machine": machine(),
-            "versions": versions(),
-            "load": os.getloadavg()[0],
-            "speed": [asdict(one) for one in found],
-            "memory": [asdict(one) for one in memory],
-        },
-    )
-    print(report(found, memory))
+        found += _launch(case.ranks, [case])
+        _write(out, found)
+    print(report([], found))
 
 
 @app.command("report")
-def report_(results: Results = RESULTS) -> None:
-    """Fit the cost model to the measurements and print the tables of docs/scale.md."""
-    stored = read_json(results)
-    print(report(_read(stored["speed"]), _read(stored["memory"])))
+def report_() -> None:
+    """Fit the cost model to what was measured and print the tables of docs/scale.md."""
+    print(report(*(_read(read_json(path)["measured"]) for path in (STEPS, MEMORY))))
+
+
+def _write(out: Path, found: list[Measured]) -> None:
+    load = [round(value, 1) for value in os.getloadavg()]
+    described = {"machine": machine(), "versions": versions(), "load_average": load}
+    write_json(out, described | {"measured": [asdict(one) for one in found]})
 
 
 def _read(lines: Iterable[dict[str, object]]) -> list[Measured]:

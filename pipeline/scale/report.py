@@ -19,7 +19,8 @@ from pipeline.scale.model import (
 
 def report(speed: list[Measured], memory: list[Measured]) -> str:
     """Give all tables as Markdown."""
-    return "\n\n".join([_steps(speed), _model(speed), _scaling(speed), _memory(memory)])
+    parts = [_steps(speed), _model(speed), _scaling(speed)] if speed else []
+    return "\n\n".join([*parts, _memory(memory)] if memory else parts)
 
 
 def _cases(measured: list[Measured]) -> dict[Case, list[Measured]]:

@@ -55,6 +55,8 @@ public final class Driver {
                 return Arrays.toString(time(WORK.get(name), number(said[2])));
             case "metrics": // name of a loop: the report's metrics of all its steps
                 return LOOPS.get(name).metrics();
+            case "share": // name of a loop, windows, steps of one: nanoseconds, also of the graph
+                return LOOPS.get(name).share(number(said[2]), number(said[3]));
             case "allocation": // name of a loop, steps: bytes on the Java heap
                 return LOOPS.get(name).allocation(number(said[2]));
             case "memory": // kB, now and at most

@@ -3,6 +3,7 @@ import java.lang.management.ManagementFactory;
 import java.nio.ByteBuffer;
 import java.nio.FloatBuffer;
 import java.nio.file.Path;
+import java.util.Arrays;
 import org.sparserec.harness.Bundle;
 import org.sparserec.harness.Evaluator;
 import org.sparserec.harness.ExecuTorch;
@@ -11,20 +12,16 @@ import org.sparserec.harness.Interactions;
 import org.sparserec.harness.Metrics;
 import org.sparserec.harness.Sampler;
 import org.sparserec.harness.Samples;
-import org.sparserec.harness.StepProgram;
 import org.sparserec.harness.TrainState;
 import org.sparserec.harness.Trainer;
 
 /** The harness's training loop on a bundle, put together as the harness does it for a run. */
 final class Loop {
     private final TrainState state;
-    private final StepProgram program;
+    private final Watched program;
     private final Trainer trainer;
     private final Evaluator evaluator;
     private final Metrics metrics;
-    private final FloatBuffer gradients;
-    private final FloatBuffer updated;
-    private final FloatBuffer[] updatedStates;
 
     Loop(Path path, int steps) {
         Bundle bundle = Bundle.Companion.open(path);
@@ -33,16 +30,11 @@ final class Loop {
         state = TrainState.Companion.begin(bundle, steps, sampler.getSampledSize());
         ExecuTorch programs = ExecuTorch.Companion.load(bundle, 1, state.getDense());
         Graph graph = bundle.graph();
-        program = programs.getStepProgram();
+        program = new Watched(programs.getStepProgram());
         metrics = new Metrics(steps);
         trainer = new Trainer(bundle.getManifest(), program, sampler, state, metrics, graph);
         evaluator = new Evaluator(
             bundle.getManifest(), programs.getScoreProgram(), interactions, new Samples(256), graph);
-        gradients = FloatBuffer.allocate(program.getRows().capacity());
-        updated = FloatBuffer.allocate(program.getValues().capacity());
-        updatedStates = program.getStates().stream()
-            .map(numbers -> FloatBuffer.allocate(numbers.capacity()))
-            .toArray(FloatBuffer[]::new);
     }
 
     void step() {
@@ -59,8 +51,27 @@ final class Loop {
         return metrics.toJson().toString();
     }
 
+    /** Processor time of windows of so many steps, in nanoseconds, and of it that of the graph. */
+    String share(int windows, int window) {
+        long[] loop = new long[windows];
+        long[] graph = new long[windows];
+        for (int k = 0; k < windows; k++) {
+            program.watch();
+            long start = Watched.now();
+            for (int s = 0; s < window; s++) step();
+            loop[k] = Watched.now() - start;
+            graph[k] = program.taken();
+        }
+        return "{\"loop\": " + Arrays.toString(loop) + ", \"graph\": " + Arrays.toString(graph) + "}";
+    }
+
     /** Bytes that steps take on the Java heap, and of them those of as many program calls. */
     String allocation(int steps) {
+        FloatBuffer gradients = FloatBuffer.allocate(program.getRows().capacity());
+        FloatBuffer updated = FloatBuffer.allocate(program.getValues().capacity());
+        FloatBuffer[] updatedStates = program.getStates().stream()
+            .map(numbers -> FloatBuffer.allocate(numbers.capacity()))
+            .toArray(FloatBuffer[]::new);
         long start = allocated();
         for (int k = 0; k < steps; k++) step();
         long stepped = allocated();

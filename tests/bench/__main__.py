@@ -47,48 +47,70 @@ def main() -> int:
     out: Path = parser.parse_args().out
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory(prefix="sparserec-bench-") as folder, bars() as progress:
-        results, about = _measure(Path(folder), progress)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "bench.json").write_text(json.dumps([result.to_json() for result in results]) + "\n")
-    (out / "machine.json").write_text(json.dumps(about, indent=2) + "\n")
-    _show(results, about)
+    found = Found(out)
+    with tempfile.TemporaryDirectory(prefix="sparserec-bench-") as folder, bars() as progress:
+        _measure(Path(folder), progress, found)
+    _show(found.results, found.about)
     return 0
 
 
-def _measure(folder: Path, progress: Progress) -> tuple[list[Result], dict[str, Any]]:
-    """Take everything in turn; returns the results, and what is known of machine and loop."""
-    about: dict[str, Any] = {"system": platform.platform(), "machine": floor.machine()}
+def _measure(folder: Path, progress: Progress, found: Found) -> None:
+    """Take everything in turn: results, and what is known of machine and loop."""
+    about = found.about
+    about |= {"system": platform.platform(), "machine": floor.machine()}
     runtime = Runtime(folder)
     about["popularity"], log = loops.popularity()
     gowalla = loops.write_gowalla(folder, log)
-    results: list[Result] = []
     with Jvm(runtime, HEAP) as jvm:
         for step in models.model_steps():
             progress(f"step of {step.model}", 0, None)
             models.load(jvm, folder, step)
-            results.append(models.against_eager(jvm, step))
+            against = models.against_eager(jvm, step)
             needs = about[f"{step.model}_step"] = floor.step(step.methods)
             least = floor.least_us(needs, about["machine"])
-            results.append(Result(f"{step.model}_step_vs_floor", results[-1].ours, least, "us"))
-        progress("updates of the optimizers", 0, None)
-        results += models.updates(jvm, folder)
+            found.add(against, Result(f"{step.model}_step_vs_floor", against.ours, least, "us"))
         progress("loop and peers", 0, None)
-        results += _against_training_module(jvm, folder, gowalla)
+        found.add(*_against_training_module(jvm, folder, gowalla))
         about["loop"] = loops.parts(jvm.ask("metrics", gowalla.name))
+        found.add(_score(jvm), _score_bytes(gowalla))
         about["allocated_bytes_of_1000_steps"] = jvm.ask("allocation", gowalla.name, 1000)
         small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
-        results.append(loops.graph_share(jvm, small, "_1e4_rows")[0])
-        results.append(_score(jvm))
-        results.append(_score_bytes(gowalla))
+        found.add(loops.graph_share(jvm, small, "graph_share_of_loop_1e4_rows", 0.5))
+        for model in models.TRAINED:
+            progress(f"loop of {model}", 0, None)
+            bundle = models.write_model_bundle(folder, model)
+            found.add(loops.graph_share(jvm, bundle, f"{model}_graph_share_of_loop", 0.8, 10))
+    progress("memory", 0, None)
+    found.add(_memory(runtime, folder, gowalla, log))
     with Jvm(runtime, HEAP) as jvm:
+        progress("updates of the optimizers", 0, None)
+        found.add(*models.updates(jvm, folder))
         for access, of in (("uniform", None), (about["popularity"], log)):
             progress(f"tables, {access}", 0, None)
-            found, about[access] = loops.growth(jvm, folder, gowalla, access, of)
-            results += found
-    progress("memory", 0, None)
-    results.append(_memory(runtime, folder, gowalla, log))
-    return results, about
+            results, about[access] = loops.growth(jvm, folder, gowalla, access, of)
+            found.add(*results)
+
+
+class Found:
+    """What has been measured, written as it grows: a run that is stopped keeps what it has.
+
+    Attributes:
+        results: of ``bench.json``.
+        about: of ``machine.json``.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.results: list[Result] = []
+        self.about: dict[str, Any] = {}
+        self._out = out
+
+    def add(self, *results: Result) -> None:
+        """Take results, and write both files."""
+        self.results += results
+        found = json.dumps([result.to_json() for result in self.results])
+        (self._out / "bench.json").write_text(found + "\n")
+        (self._out / "machine.json").write_text(json.dumps(self.about, indent=2) + "\n")
 
 
 def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Result]:
@@ -113,7 +135,8 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
         jvm.ask("training", name, path, rows, BATCH)
         sides[name] = (partial(jvm.time, name), 2)
     samples = by_turns(sides, 30)
-    share, steps = loops.graph_share(jvm, gowalla)
+    share = loops.graph_share(jvm, gowalla, "graph_share_of_loop", 0.5)
+    steps = jvm.ask("metrics", gowalla.name)["train_step_ns"]["runs"][-2000:]
     return [
         compared("mf_step_vs_trainingmodule", samples["ours"], samples["training"], target=500),
         compared("mf_step_vs_trainingmodule_two_tables", samples["ours"], samples["two tables"]),
@@ -163,9 +186,7 @@ def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
     ours, theirs = [], []
     for _ in range(3):
         with Jvm(runtime, *LITTLE_HEAP) as jvm:
-            ours.append(
-                _growth(jvm, ("loop", "a", small, 9000), ("loop", "b", device, 9000), " step")
-            )
+            ours.append(_growth(jvm, ("loop", "a", small, 200), ("loop", "b", device, 60), " step"))
         with Jvm(runtime, *LITTLE_HEAP) as jvm:
             first = ("training", "a", folder / "small.pte", 1000, BATCH)
             theirs.append(
@@ -183,12 +204,15 @@ def _log(pairs: list[tuple[int, int]]) -> Log:
 def _growth(
     jvm: Jvm, small: tuple[object, ...], large: tuple[object, ...], work: str = ""
 ) -> float:
-    """Give kB from what a process that trained ``small`` has to its peak in training ``large``."""
+    """Give kB from what a process that trained ``small`` has to its peak in training ``large``.
+
+    That is for a window's steps and the next one's first: with its sums and its mask update.
+    """
     jvm.ask(*small)
     jvm.time(f"{small[1]}{work}", 200)
     before = jvm.ask("memory")["now"]
     jvm.ask(*large)
-    jvm.time(f"{large[1]}{work}", 20)
+    jvm.time(f"{large[1]}{work}", 60)
     return float(jvm.ask("memory")["peak"] - before)
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from pipeline.data.datasets import DATA_VARIABLE
 from tests.bench.bundles import (
     GOWALLA_ITEMS,
@@ -21,7 +19,7 @@ from tests.bench.bundles import (
     zipf_log,
 )
 from tests.bench.jvm import Jvm
-from tests.bench.measure import Result, Timed, by_turns, compared, thinned
+from tests.bench.measure import Result, Timed, by_turns, compared
 
 WINDOW = 50
 SMALL, LARGE = 10**4, 10**7
@@ -42,24 +40,27 @@ def write_gowalla(folder: Path, log: Log) -> Path:
     return write_bundle(folder / "gowalla", GOWALLA_USERS, GOWALLA_ITEMS, log)
 
 
-def graph_share(jvm: Jvm, bundle: Path, suffix: str = "") -> tuple[Result, list[int]]:
-    """Measure what part of the loop the graph is; returns also the raw nanoseconds of its steps.
+def graph_share(jvm: Jvm, bundle: Path, name: str, target: float, warm: int = 80) -> Result:
+    """Measure what part of the loop's processor time the graph is; its wall time is in ``metrics``.
 
-    The loop is a window's steps with its drawing of rows and its mask update. Each step's place in
-    the window has its own median, so that neither a rare pause counts nor the mask update is lost.
+    The loop is whole windows, each with its drawing of rows and its mask update. Processor time,
+    because a mask update takes milliseconds, in which a busy machine runs something else as well.
+
+    Args:
+        jvm: to run in.
+        bundle: to train.
+        name: of the result.
+        target: least part that the project aims at.
+        warm: windows before it is measured.
     """
-    warm = 40 * WINDOW
     jvm.ask("loop", bundle.name, bundle, MOST_STEPS)
-    jvm.time(f"{bundle.name} step", 2 * warm)
-    metrics = jvm.ask("metrics", bundle.name)
-    steps = metrics["train_step_ns"]["runs"][warm:]
-    places = np.median(np.reshape(steps, (-1, WINDOW)), axis=0)
-    graph = _graph(metrics)[warm:]
-    samples = {"graph us": [ns / 1000 for ns in graph], "loop us": [ns / 1000 for ns in steps]}
-    kept = {name: thinned(values) for name, values in samples.items()}
-    share = median(graph) / float(places.mean())
-    name = f"graph_share_of_loop{suffix}"
-    return Result(name, share, None, "fraction", 0.5, kept), steps
+    jvm.time(f"{bundle.name} step", warm * WINDOW)
+    taken = jvm.ask("share", bundle.name, 40, WINDOW)
+    samples = {
+        f"{part} us": [ns / 1000 / WINDOW for ns in of] for part, of in taken.items()
+    }  # a step's
+    share = median(taken["graph"]) / median(taken["loop"])
+    return Result(name, share, None, "fraction", target, samples)
 
 
 def parts(metrics: dict[str, Any]) -> dict[str, float]:

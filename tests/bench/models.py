@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from export.build import build
 from export.dense import specs
 from export.lower import lower
 from export.methods import Method
 from export.step import Step, methods, step_methods, update_chunk
+from pipeline.data.interactions import Interactions
+from pipeline.data.split import temporal_split
 from pipeline.incremental import Incremental
 from pipeline.models import MODELS, ModelName
+from pipeline.nmf import random_table
 from pipeline.optimizers import STATE
+from pipeline.recipes import sparserec
+from pipeline.run import TrainedRun
 from tests.bench.bundles import BATCH, DENSITY, DIM, L2, UPDATE_CHUNK
 from tests.bench.jvm import Jvm
 from tests.bench.measure import Result, by_turns, compared, timed
 from tests.bench.peers import eager_model_step, eager_step, eager_update
+
+TRAINED: tuple[ModelName, ...] = ("neumf", "ngcf", "lightgcn")
+"""All but MF."""
+USERS, ITEMS, LIKED = 1000, 2000, 30
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ def model_steps() -> list[ModelStep]:
             eager_step(BATCH, DIM, UPDATE_CHUNK, L2),
             target=2.0,
         ),
-        *(_trained("neumf"), _trained("ngcf"), _trained("lightgcn")),
+        *(_trained(model) for model in TRAINED),
     ]
 
 
@@ -80,6 +92,34 @@ def updates(jvm: Jvm, folder: Path) -> list[Result]:
         sides = {"ours": (partial(jvm.time, name), 40), "peer": (timed(eager), 40)}
         results.append(compared(f"{name}_vs_eager", **by_turns(sides, 10)))
     return results
+
+
+def write_model_bundle(folder: Path, model: ModelName) -> Path:
+    """Export what a device of this model gets by default, but a table that nobody trained.
+
+    The batch is ``BATCH``, d is ``DIM``; items are liked the more, the smaller they are.
+    """
+    random = np.random.default_rng(1)
+    users = np.repeat(np.arange(USERS, dtype=np.int32), LIKED)
+    items = (ITEMS * random.random(len(users)) ** 2).astype(np.int32)
+    first = np.sort(np.unique(users.astype(np.int64) * ITEMS + items, return_index=True)[1])
+    split = temporal_split(
+        Interactions(
+            users[first],
+            items[first],
+            np.arange(len(first), dtype=np.int64),
+            [f"u{k}" for k in range(USERS)],
+            [f"i{k}" for k in range(ITEMS)],
+        )
+    )
+    recipe = sparserec()
+    recipe = replace(recipe, dim=DIM, density=DENSITY, step=replace(recipe.step, model=model))
+    table = random_table(split.known_users, split.known_items, DIM, DENSITY, 2, 0.1, seed=1)
+    run = TrainedRun(
+        "random", "0" * 64, recipe, table, MODELS[model].initial(DIM, 1), split, {}, []
+    )
+    device = replace(Incremental.of(model), batch_size=BATCH)
+    return build(run, folder / f"loop-{model}", device, steps=1_000_000).path
 
 
 def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from tests.bench import models
+from export.methods import Method, TensorSpec
+from tests.bench import floor, models
+from tests.bench.__main__ import Found
 from tests.bench.bundles import (
     BATCH,
     DIM,
@@ -111,6 +114,9 @@ def test_the_loop_is_timed_and_allocates_what_the_calls_do(bundle: Path, runtime
         # The timing is around the step's own, which is not far from it.
         inside = np.array(metrics["train_step_ns"]["runs"])
         assert (inside <= np.array(taken)).all()
+        share = jvm.ask("share", "tiny", 3, 50)
+        assert [len(share["loop"]), len(share["graph"])] == [3, 3]
+        assert all(0 < of < all_ for of, all_ in zip(share["graph"], share["loop"], strict=True))
         # All that a step takes on the Java heap is what ExecuTorch's API takes for its results.
         jvm.time("tiny step", 6000)  # until all is compiled
         bytes_taken = jvm.ask("allocation", "tiny", 1000)
@@ -127,6 +133,33 @@ def test_a_model_is_one_entry(tmp_path: Path, runtime: Runtime) -> None:
             assert result.name == f"{step.model}_step_vs_eager"
             assert result.ours > 0
             assert result.peer is not None
+
+
+def test_a_floor_counts_products_sums_and_what_crosses_the_border() -> None:
+    def function(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor]:
+        return ((torch.cat([a[:2], a[2:]]) @ b * c).sum(0),)
+
+    def spec(*shape: int) -> TensorSpec:
+        return TensorSpec("x", "float32", shape, "x")
+
+    method = Method(function, (spec(3, 5), spec(5, 7), spec(3, 7)), (spec(7),))
+    needs = floor.step({"method": method})
+    assert needs == {
+        "bytes": 4 * (3 * 5 + 5 * 7 + 3 * 7 + 7),
+        "flops": 2 * 3 * 5 * 7 + 3 * 7 + 3 * 7,  # the product, c, the sum; moving is free
+    }
+    machine = {"cache_gb_per_s": 0.001, "gflop_per_s": 1.0}
+    assert floor.least_us(needs, machine) == needs["bytes"]
+
+
+def test_what_was_found_is_written_at_once(tmp_path: Path) -> None:
+    found = Found(tmp_path)
+    found.about["system"] = "x"
+    found.add(Result("a", 2.0, 10.0, "us"))
+    found.add(Result("b", 0.4, None, "fraction"))
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert [(one["name"], one["ratio"]) for one in written] == [("a", 5), ("b", 0.4)]
+    assert json.loads((tmp_path / "machine.json").read_text()) == {"system": "x"}
 
 
 def test_a_process_that_ends_says_why(runtime: Runtime) -> None:

@@ -17,7 +17,12 @@ from export.build import Built
 from export.lower import lower, trace
 from export.program import describe
 from export.quiet import quiet
-from export.rewrite import double_the_smaller, drop_expands, join_slices
+from export.rewrite import (
+    double_the_smaller,
+    drop_expands,
+    join_slices,
+    sum_by_products,
+)
 from export.step import step_methods
 
 ANDROID = Path(__file__).parents[2] / "android_app/target/desktop/bin/java-with-executorch"
@@ -108,6 +113,34 @@ def test_doubling_the_smaller_factor_changes_no_bit() -> None:
     adds = [node for node in lean.graph.nodes if node.target is torch.ops.aten.add.Tensor]
     assert [node.meta["val"].shape for node in adds] == [(7, 1)]
     assert torch.equal(plain(*inputs)[0], lean(*inputs)[0])
+
+
+def test_a_product_twice_among_others_is_made_once() -> None:
+    def among(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor]:
+        product = x * y
+        return (product + (product + z),)
+
+    inputs = (torch.randn(7, 1), torch.randn(7, 5), torch.randn(7, 5))
+    plain, lean = _make_fx(among, *inputs), _make_fx(among, *inputs)
+    double_the_smaller(lean)
+    adds = [node for node in lean.graph.nodes if node.target is torch.ops.aten.add.Tensor]
+    assert sorted(node.meta["val"].numel() for node in adds) == [7, 7 * 5]
+    torch.testing.assert_close(plain(*inputs)[0], lean(*inputs)[0])
+
+
+def test_sums_of_lines_become_products_and_other_sums_stay() -> None:
+    def sums(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        counts = (x > 0).sum(1, keepdim=True)
+        return x.sum(1), x.sum(-1, keepdim=True), x.sum(0), x.sum(), y.sum(1), counts
+
+    inputs = (torch.randn(6, 5), torch.randn(3, 4, 2))
+    plain, lean = _make_fx(sums, *inputs), _make_fx(sums, *inputs)
+    sum_by_products(lean)
+    targets = [node.target for node in lean.graph.nodes]
+    assert targets.count(torch.ops.aten.mm.default) == 2
+    assert targets.count(torch.ops.aten.sum.dim_IntList) == 3
+    for expected, got in zip(plain(*inputs), lean(*inputs), strict=True):
+        torch.testing.assert_close(expected, got)
 
 
 def test_an_expand_that_gives_the_result_its_shape_stays() -> None:

@@ -138,6 +138,26 @@ def test_pairs_that_go_and_come_are_all_that_is_told() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("starts", "sizes"), [([0], [2]), ([0, -1], [2, 2]), ([2], [3]), ([0, 0], [1]), ([3], [-1])]
+)
+def test_runs_that_do_not_fit_are_an_error(starts: list[int], sizes: list[int]) -> None:
+    none, log = np.empty(0, np.int32), np.arange(3, dtype=np.int32)
+    tensors = {"log_users": log, "log_items": log, "later_users": none, "later_items": none}
+    base = save({**tensors, "seen_ptr": np.zeros(1, np.int32), "seen_items": none})
+    delta = save(
+        {
+            "header": np.frombuffer(base[: 8 + int.from_bytes(base[:8], "little")], np.uint8),
+            "log_users": none,
+            "log_items": none,
+            "log_users.starts": np.array(starts, np.int32),
+            "log_users.sizes": np.array(sizes, np.int32),
+        }
+    )
+    with pytest.raises(ValueError, match=r"log_users\.starts are not runs"):
+        patched("interactions.safetensors", base, delta, (1, 1))
+
+
 def test_one_changed_row_is_all_that_is_told() -> None:
     rows: list[Row] = [((0, 1, 2), (k % 4, 1, 2)) for k in range(50)]
     base = pack(rows, "float32", [1.0])

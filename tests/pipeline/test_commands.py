@@ -20,8 +20,8 @@ FROZEN = """
 --exchange-least --exchange-stop --factors --floor --fresh --grow --importance --item-col --l2
 --learning-rate --loss --method --min-rating --model --negatives --nmf-iterations
 --nmf-normalisation --nmf-solver --nmf-start --optimizer --out --patience --pep-decay --pep-rate
---pep-search --pep-start --protocol --ranks --rating-col --rescale --sampled-fraction --seed
---sides --start --time-col --user-col --valid-users --value-scale --window --yes
+--pep-search --pep-start --protocol --ranks --rating-col --refit --rescale --sampled-fraction
+--seed --sides --start --time-col --user-col --valid-users --value-scale --window --yes
 """
 """What users type. A flag that goes or comes is for the changelog."""
 

@@ -13,11 +13,14 @@ import pytest
 
 from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from pipeline.data.logs import write_csv
-from pipeline.data.split import Split, temporal_split
+from pipeline.data.split import Pairs, Split, temporal_split
 from pipeline.data.synthetic import generate
-from pipeline.fit import Fitted, fit, initial_table, trainer_of
+from pipeline.evaluate import evaluate
+from pipeline.fit import Fitted, fit, held_out, trainer_of
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
+from pipeline.sampling import join
+from pipeline.start import initial_table
 from sparserec.errors import SparseRecError
 
 
@@ -184,6 +187,42 @@ def test_ctrl_c_in_the_command_saves_and_goes_on(tmp_path: Path) -> None:
     subprocess.run([*train, str(cut)], check=True, capture_output=True)
     for name in ("table.safetensors", "split.safetensors"):
         assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["sparserec", "dense"])
+def test_a_refit_trains_on_all_of_the_past_for_the_chosen_epochs(
+    method: str, split: Split, tmp_path: Path
+) -> None:
+    recipe = replace(small(method), refit=True)
+    chosen, found = fit(replace(recipe, refit=False), split), fit(recipe, split)
+    assert (found.best_epoch, found.history) == (chosen.best_epoch, chosen.history)
+    whole = replace(split, train=join(split.train, split.valid))
+    trainer, steps = trainer_of(recipe, whole, initial_table(recipe, split))
+    for _ in range(found.best_epoch * steps):
+        trainer.run_step()
+    np.testing.assert_array_equal(found.table.cols, trainer.table.cols)
+    np.testing.assert_array_equal(found.table.vals, trainer.table.vals)
+    assert (found.table.vals != chosen.table.vals).any()
+    expected = evaluate(found.recommender, held_out(split), whole.train, split.known_items)
+    assert found.test.recall == expected.recall
+
+    def stop(text: str, done: int, total: int | None) -> None:
+        if text.endswith("refit"):
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, split, checkpoint, stop)
+    assert_same(fit(recipe, split, checkpoint), found)
+
+
+def test_a_refit_never_looks_at_the_test_part(split: Split) -> None:
+    recipe = replace(small("dense"), refit=True)
+    order = np.random.default_rng(0).permutation(len(split.log))
+    moved = Pairs(split.log.users, split.log.items[order], None)
+    one, other = fit(recipe, split), fit(recipe, replace(split, log=moved))
+    assert one.test.recall != other.test.recall
+    np.testing.assert_array_equal(one.table.vals, other.table.vals)
 
 
 def test_sides_share_the_budget_or_compete_for_it(split: Split) -> None:

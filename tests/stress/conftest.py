@@ -9,6 +9,7 @@ import pytest
 from tests.android_app.harness.conftest import launcher
 from tests.stress.chains import SETTINGS, Prepared, prepare
 from tests.stress.corruption import Range
+from tests.stress.deltas import Stage
 from tests.stress.workshop import Workshop
 
 __all__ = ["launcher"]
@@ -28,3 +29,8 @@ def prepared(workshop: Workshop) -> Prepared:
 @pytest.fixture(scope="session")
 def range_(workshop: Workshop) -> Range:
     return Range(workshop)
+
+
+@pytest.fixture(scope="session")
+def stage(workshop: Workshop) -> Stage:
+    return Stage(workshop)

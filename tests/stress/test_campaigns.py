@@ -8,6 +8,7 @@ from sparserec.progress import silent
 from tests.stress import small_disk
 from tests.stress.chains import Prepared
 from tests.stress.corruption import Range, corruption_campaign
+from tests.stress.deltas import Stage, corrupt_campaign, fault_campaign
 from tests.stress.driver import Driver
 from tests.stress.kills import disk_campaign, kill_campaign
 from tests.stress.tally import total
@@ -49,3 +50,16 @@ def test_a_jvm_that_died_is_noticed_and_replaced(range_: Range) -> None:
                 driver.process.kill()
             answer = driver.run(folder / "bundle", folder / "state", folder / "out")
             assert answer.status == expected, answer.error
+
+
+def test_faults_in_deltas_lose_nothing(stage: Stage) -> None:
+    tally = fault_campaign(stage, 6, 1, silent)
+    assert tally.problems == []
+    assert tally.cases == 6
+    assert tally.notes["faults there are"] > 100
+
+
+def test_damaged_deltas_change_nothing(stage: Stage) -> None:
+    tally = corrupt_campaign(stage, 12, 1, silent)
+    assert tally.problems == []
+    assert sum(n for way, n in tally.notes.items() if way.endswith(": refused")) > 6

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tests.android_app.harness.conftest import Harness
 from tests.stress.chains import Prepared
 from tests.stress.corruption import Range, mutated
+from tests.stress.deltas import Stage
 from tests.stress.disk_state import Watched
 from tests.stress.driver import Answer
 from tests.stress.mutations import Mutation, reseal
@@ -202,3 +203,28 @@ def test_a_case_is_its_numbers(range_: Range) -> None:
             files = sorted((folder / "bundle").iterdir())
             contents.append([mutation, *[p.read_bytes() if p.is_file() else p for p in files]])
         assert contents[0] == contents[1]
+
+
+def _bundle(stage: Stage, k: int) -> Path:
+    return stage.device.bundles / stage.chain.ids[k]
+
+
+@pytest.mark.parametrize(
+    ("happens", "said"),
+    [
+        (lambda s: _flip(_bundle(s, 0) / "table.safetensors", -1), "is not what it must be"),
+        (lambda s: (_bundle(s, 1) / "step.pte").unlink(), "is not what it must be"),
+        (lambda s: shutil.rmtree(_bundle(s, 0)), "previous "),
+        (lambda s: shutil.rmtree(_bundle(s, 1)), "current "),
+        (lambda s: (s.device.bundles / "stray").write_text(""), "stray is nothing of ours"),
+    ],
+)
+def test_a_bundle_that_is_lost_is_noticed(
+    stage: Stage, happens: Callable[[Stage], None], said: str
+) -> None:
+    stage.reset()
+    assert stage.device.problems(stage.wholes) == []
+    assert stage.is_as_it_was()
+    happens(stage)
+    assert any(said in problem for problem in stage.device.problems(stage.wholes))
+    assert not stage.is_as_it_was()

@@ -74,19 +74,19 @@ class RepackingTest {
 
     @Test
     fun `a change far behind another is made where blocks have gone by`() {
-        val rows = List(4000) { row -> (0 until 8 step 2).associateWith { row + it / 8f } }
+        val rows = List(9000) { row -> (0 until 8 step 2).associateWith { row + it / 8f } }
         val expected = rows.map { it.toMutableMap() }
         val table = table(8, *rows.toTypedArray())
         val repacking = Repacking(table)
         // First 6,000 entries more, in front, than in the end: more than a block. Then the reverse.
         val front = List(6000) { it / 4 to it % 4 * 2 + 1 }
-        repacking.change(table, List(6000) { 16_000 - 6000 + it }, front)
+        repacking.change(table, List(6000) { 36_000 - 6000 + it }, front)
         for ((row, col) in front) expected[row][col] = 0f
-        for (row in 2500 until 4000) expected[row].clear()
+        for (row in 7500 until 9000) expected[row].clear()
         assertEquals(expected, rows(table))
-        repacking.change(table, List(6000) { it }, List(6000) { 2500 + it / 4 to it % 4 * 2 })
+        repacking.change(table, List(6000) { it }, List(6000) { 7500 + it / 4 to it % 4 * 2 })
         for (row in 0 until 750) expected[row].clear()
-        for (row in 2500 until 4000) for (col in 0 until 8 step 2) expected[row][col] = 0f
+        for (row in 7500 until 9000) for (col in 0 until 8 step 2) expected[row][col] = 0f
         assertEquals(expected, rows(table))
     }
 }

@@ -22,7 +22,7 @@ from tests.android_app.harness.deltas import (
     version_of,
 )
 
-KILLS = 8
+KILLS = 5
 """Calls of one apply at which it is killed here; ``make stress`` kills at each."""
 
 

@@ -26,7 +26,8 @@ def case(seed: int) -> tuple[PackedTable, np.ndarray, np.ndarray, dict[str, np.n
     size = int(rng.integers(1, users + items + 1))
     sampled = np.sort(rng.choice(users + items, size, replace=False))
     sums = rng.integers(-2, 3, (size, dim)).astype(np.float32)
-    return table, sampled, sums, {"m": rng.random(table.nnz).astype(np.float32)}
+    state = {name: rng.random(table.nnz).astype(np.float32) for name in ("m", "v")}
+    return table, sampled, sums, state
 
 
 def shard_of(table: PackedTable, rows: np.ndarray, users: int) -> tuple[PackedTable, np.ndarray]:
@@ -49,10 +50,10 @@ def exchanges(ranks: Ranks) -> list[tuple[np.ndarray, ...]]:
         mine = partition.owned(sampled, ranks.rank)
         places = np.searchsorted(rows, sampled[mine])
         fraction, floor = seed % 7 / 6, seed % 3
-        own = {"m": state["m"][index]}
+        own = {name: values[index] for name, values in state.items()}
         count = exchange(ranks, shard, places, sums[mine], fraction, floor, own)
         row = np.repeat(rows, np.diff(shard.row_ptr))
-        results.append((row, shard.cols, shard.vals, own["m"], np.array(count)))
+        results.append((row, shard.cols, shard.vals, own["m"], own["v"], np.array(count)))
     return results
 
 
@@ -62,7 +63,7 @@ def test_exchanges_are_those_of_one_process(world: int) -> None:
     for seed, parts in enumerate(zip(*on_ranks(world, exchanges), strict=True)):
         table, sampled, sums, state = case(seed)
         count = alone(table, sampled, sums, seed % 7 / 6, seed % 3, state)
-        row, cols, vals, m = (np.concatenate([part[k] for part in parts]) for k in range(4))
+        row, cols, vals, m, v = (np.concatenate([part[k] for part in parts]) for k in range(5))
         order = np.lexsort((cols, row))
         np.testing.assert_array_equal(
             row[order], np.repeat(np.arange(table.num_rows), np.diff(table.row_ptr))
@@ -70,7 +71,8 @@ def test_exchanges_are_those_of_one_process(world: int) -> None:
         np.testing.assert_array_equal(cols[order], table.cols)
         np.testing.assert_array_equal(vals[order], table.vals)
         np.testing.assert_array_equal(m[order], state["m"])
-        assert {int(part[4]) for part in parts} == {count}
+        np.testing.assert_array_equal(v[order], state["v"])
+        assert {int(part[5]) for part in parts} == {count}
         exchanged += count
     assert exchanged > CASES
 

@@ -134,3 +134,8 @@ def test_what_ranks_cannot_share_is_refused(method: str, step: dict[str, Any], w
     recipe = RECIPES[method]()
     with pytest.raises(SparseRecError, match=what):
         check(replace(recipe, step=replace(recipe.step, **step)), 2)
+
+
+def test_a_refit_is_refused() -> None:
+    with pytest.raises(SparseRecError, match="refit"):
+        check(replace(RECIPES["dense"](), refit=True), 2)

@@ -4,9 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pipeline.reproduce import plots
 from pipeline.reproduce.cells import Cell
 from pipeline.reproduce.grids import ablation, sensitivity
-from pipeline.reproduce.records import append
+from pipeline.reproduce.plots import sensitivity_curves
+from pipeline.reproduce.records import append, read
 from pipeline.reproduce.report import render
 from tests.pipeline.reproduce.made import values
 
@@ -33,7 +37,7 @@ def test_ablation_and_sensitivity_are_means_over_seeds(tmp_path: Path) -> None:
     put(tmp_path, other, 0.05, finished_utc="2026-11-21T00:00:00Z", rss_before_bytes=None)
     one = sensitivity()[0]
     put(tmp_path, one, 0.3)
-    page, plot = render(tmp_path)
+    page, plot, curves = render(tmp_path)
     text = page.read_text().splitlines()
     model = base.model
     assert f"| gowalla | {model} | as it is | 0.1500 | 0.0750 | 2 | 20 MiB |" in text
@@ -44,6 +48,35 @@ def test_ablation_and_sensitivity_are_means_over_seeds(tmp_path: Path) -> None:
     assert f"`sparserec reproduce sensitivity`; {where}; 2026-11-20; 1 runs." in text
     assert (plot.name, plot.read_bytes()[:4]) == ("ablation-mask.png", PNG)
     assert f"({plot.name})" in page.read_text()
+    assert (curves.name, curves.read_bytes()[:4]) == ("sensitivity.png", PNG)
+    assert f"({curves.name})" in page.read_text()
+
+
+def test_each_hyperparameter_has_its_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {(cell.model, *cell.overrides[0]): cell for cell in sensitivity()}
+    put(tmp_path, cells["mf", "window", 200], 0.3)
+    put(tmp_path, cells["mf", "window", 60], 0.1)
+    put(tmp_path, replace(cells["mf", "window", 60], seed=2), 0.2)
+    put(tmp_path, cells["lightgcn", "window", 20], 0.4)
+    put(tmp_path, cells["mf", "step.floor", 0], 0.5)
+    curves = sensitivity_curves(list(read(tmp_path, "sensitivity").values()))
+    assert {name: list(lines) for name, lines in curves.items()} == {
+        "window": ["gowalla mf", "gowalla lightgcn"],
+        "step.floor": ["gowalla mf"],
+    }
+    assert curves["window"]["gowalla mf"] == [(60, pytest.approx(0.15)), (200, 0.3)]
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda plt, figure, path: figures.append(figure))
+    plots.sensitivity_plot(curves, tmp_path / "plot.png")
+    (figure,) = figures
+    window, floor = [axis for axis in figure.axes if axis.get_visible()]
+    assert (window.get_title(), floor.get_title()) == ("window", "step.floor")
+    assert [text.get_text() for text in window.get_xticklabels()] == ["20", "60", "200"]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in window.get_lines()}
+    assert drawn["gowalla mf"] == [[1, pytest.approx(0.15)], [2, 0.3]]
+    assert drawn["gowalla lightgcn"] == [[0, 0.4]]
+    (dotted,) = [line for line in window.get_lines() if line.get_linestyle() == ":"]
+    assert list(dotted.get_xdata()) == [1, 1]  # the default, 60
 
 
 def test_without_records_there_is_a_page_that_says_so(tmp_path: Path) -> None:

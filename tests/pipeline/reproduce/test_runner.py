@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.reproduce import grids
 from pipeline.reproduce.cells import LEARNING_RATES, OTHERWISE, Cell, recipe_of
 from pipeline.reproduce.grids import tuning
+from pipeline.reproduce.options import Options, parse_budget
 from pipeline.reproduce.records import append, load_hits, read
-from pipeline.reproduce.runner import Options, parse_budget, pending, run, selected
+from pipeline.reproduce.runner import pending, run, selected
 from sparserec.errors import SparseRecError
 from tests.pipeline.reproduce.made import publish, values
 
@@ -29,6 +31,7 @@ COMMAND = "from pipeline.reproduce.commands import reproduce; reproduce()"
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Publish a split of synthetic interactions as the dataset ``made``."""
     monkeypatch.setenv("SPARSEREC_DATA", str(publish(tmp_path / "data")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def options(tmp_path: Path, **more: object) -> Options:
@@ -219,6 +222,21 @@ def test_only_keeps_what_is_asked_for() -> None:
         ("mf", 1),
         ("mf", 2),
     ]
+
+
+def test_datasets_that_are_not_here_are_named_before_any_run(tmp_path: Path) -> None:
+    from pipeline.reproduce.commands import reproduce
+
+    (Path(os.environ["SPARSEREC_DATA"]) / "ml-1m").mkdir()
+    where = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    done = CliRunner().invoke(reproduce, ["domains", *where])
+    assert isinstance(done.exception, SparseRecError)
+    assert done.exception.message == "not on this machine: lastfm, amazon-beauty"
+    assert "$SPARSEREC_DATA/lastfm" in done.exception.fix
+    done = CliRunner().invoke(reproduce, ["grid", "--only", "dataset=gowalla", *where])
+    assert isinstance(done.exception, SparseRecError)
+    assert "sparserec data fetch gowalla" in done.exception.fix
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_worker_that_is_not_asked_properly_says_so() -> None:

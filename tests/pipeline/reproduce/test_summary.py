@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
 from pipeline.evaluate import ndcg_per_user
 from pipeline.reproduce.cells import Cell
+from pipeline.reproduce.commands import reproduce
 from pipeline.reproduce.summary import holm, p_values, per_user, settings, summarise
 from tests.pipeline.reproduce.made import hits, record
 
@@ -31,6 +33,12 @@ def test_a_won_setting(tmp_path: Path) -> None:
     assert one.key == ("gowalla", "lightgcn", "neumf", 0.1)
     # Compared, and the best chosen, on the seeds that both have.
     assert (one.best_rival, one.seeds, one.users, one.won) == ("set", [1, 2], 3000, True)
+    refit = replace(SPARSE, method="dense", density=1.0, variant="refit")
+    record(tmp_path, refit, hits(3000, 0.95, 99))  # beside the comparison, not in it
+    (same,) = [s for s in settings(tmp_path, "grid", "ndcg") if "sparserec" in s.values]
+    assert "dense (refit)" in same.values
+    assert (same.best_rival, same.gain) == (one.best_rival, one.gain)
+    assert same.dense_ratio == one.dense_ratio is not None
     # By hand: NDCG of each user, averaged over the seeds, from the hits that were drawn.
     by_user = {}
     for k, method in enumerate(("sparserec", "set")):
@@ -105,3 +113,19 @@ def test_metrics_from_the_hits_are_those_of_the_record(tmp_path: Path) -> None:
         values = per_user(tmp_path, one, metric)  # type: ignore[arg-type]
         assert values is not None
         assert values.mean() == pytest.approx(one.test(f"{metric}@20"), rel=1e-6)
+
+
+def test_the_command_sums_up_in_words(tmp_path: Path) -> None:
+    command = ["summary", "--results", str(tmp_path)]
+    fill(tmp_path, SPARSE, {"set": 0.28}, (1,))
+    empty = CliRunner().invoke(reproduce, command).stdout
+    assert "no run of SparseRec is recorded" in empty
+    assert "None" not in empty
+    fill(tmp_path, SPARSE, CHANCE, (1, 2))
+    (one,) = [s for s in settings(tmp_path, "grid") if "sparserec" in s.values]
+    assert one.gain is not None
+    assert one.dense_ratio is not None
+    text = " ".join(CliRunner().invoke(reproduce, command).stdout.split())
+    assert "* 1 of 18 settings compared, 0 with every rival; 1 won, 1 with p < 0.02" in text
+    assert f"gain {one.gain:+.1%} in the median" in text
+    assert f"of dense at 10%: {one.dense_ratio:.1%} at least" in text

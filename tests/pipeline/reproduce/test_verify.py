@@ -11,8 +11,9 @@ from pipeline.reproduce import environment
 from pipeline.reproduce import verify as verifying
 from pipeline.reproduce.cells import Cell, recipe_of
 from pipeline.reproduce.commands import reproduce
+from pipeline.reproduce.options import Options
 from pipeline.reproduce.records import Record, append
-from pipeline.reproduce.runner import Options, run_one
+from pipeline.reproduce.runner import run_one
 from tests.pipeline.reproduce.made import publish
 
 CELL = Cell("domains", "made", "lightgcn", "mf", "static", 0.1, 1)

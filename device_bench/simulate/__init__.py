@@ -1,0 +1,1 @@
+"""A discrete simulation of bundles going out to a fleet and reports coming back (docs/scale.md)."""

@@ -1,0 +1,51 @@
+"""How an experiment's cells are run: folders, time, and how many at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.reproduce.records import RESULTS
+from sparserec.errors import SparseRecError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How cells are run.
+
+    Attributes:
+        results: folder of the records.
+        work: folder for checkpoints and factors.
+        budget_s: no run goes on after this many seconds; None: no limit.
+        jobs: runs at a time.
+        epochs: instead of each dataset's own, for a trial.
+        stale: run again what was recorded with another recipe than today's.
+    """
+
+    results: Path = RESULTS
+    work: Path = Path("runs/reproduce")
+    budget_s: float | None = None
+    jobs: int = 1
+    epochs: int | None = None
+    stale: bool = False
+
+
+def parse_budget(text: str) -> float:
+    """Read a time such as ``90m``, ``2h``, ``45s`` or ``1h30m`` as seconds.
+
+    Raises:
+        SparseRecError: it is none.
+    """
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    total, number = 0.0, ""
+    for character in text.strip():
+        if character in units and number:
+            total, number = total + float(number) * units[character], ""
+        elif character in "0123456789." and number.count(".") <= 1:
+            number += character
+        else:
+            number = "?"
+            break
+    if number or total <= 0:
+        raise SparseRecError(f"--budget {text!r} is no time", "write 90m, 2h or 1h30m")
+    return total
