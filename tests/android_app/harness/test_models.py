@@ -23,6 +23,8 @@ from pipeline.nmf import random_table
 from pipeline.recipes import sparserec
 from pipeline.run import TrainedRun
 from tests.android_app.harness.conftest import Harness
+from tests.android_app.harness.reference import unpack
+from tests.android_app.harness.reference_models import ModelReference
 from tests.android_app.harness.test_kill import kill_in_training
 from tests.export.conftest import DIM, make_split
 
@@ -83,6 +85,27 @@ def test_a_device_learns_what_the_host_does_and_resumes_it(
     assert first.keys() == second.keys()
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.mark.parametrize("model", ["neumf", "ngcf", "lightgcn"])
+def test_a_device_learns_what_the_papers_equations_say(
+    model: ModelName, launcher: Path, tmp_path: Path
+) -> None:
+    recipe = replace(Incremental.of(model), **SMALL, exchange_stop=1.0)
+    path = build(trained(model), tmp_path / "bundle", recipe, steps=20).path
+    harness = Harness(launcher, path, tmp_path / "device")
+    ended = harness.run(evaluate="false")
+    assert ended.code == 0, ended.value("error")
+    assert ended.report["metrics"]["exchange_ns"]["count"] == 2
+    reference = ModelReference(path)
+    reference.run(20)
+    np.testing.assert_allclose(ended.report["losses"], reference.losses, atol=1e-4, rtol=0)
+    saved = harness.state / "gen-0000000020.safetensors"
+    values, mask = unpack(saved, DIM)
+    np.testing.assert_array_equal(mask, reference.mask)
+    np.testing.assert_allclose(values, reference.table, atol=1e-3, rtol=0)
+    if recipe.model != "lightgcn":
+        np.testing.assert_allclose(load_file(saved)["dense"], reference.dense, atol=1e-3, rtol=0)
 
 
 def test_kills_lose_no_optimizer_state_nor_dense_parameters(launcher: Path, tmp_path: Path) -> None:
