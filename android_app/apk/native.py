@@ -36,7 +36,7 @@ OPERATORS = (
     "aten::eq.Tensor_out", "aten::exp.out", "aten::expand_copy.out", "aten::full.out",
     "aten::full_like.out", "aten::gather.out", "aten::ge.Scalar_out", "aten::ge.Tensor_out",
     "aten::gt.Scalar_out", "aten::gt.Tensor_out", "aten::log.out", "aten::log1p.out",
-    "aten::logical_and.out", "aten::logical_not.out", "aten::mean.dtype_out",
+    "aten::logical_and.out", "aten::logical_not.out", "aten::mean.dtype_out", "aten::mm.out",
     "aten::mul.Scalar_out", "aten::mul.out", "aten::ne.Scalar_out", "aten::neg.out",
     "aten::permute_copy.out", "aten::pow.Tensor_Scalar_out", "aten::repeat.out",
     "aten::scalar_tensor.out", "aten::select_copy.int_out", "aten::sign.out",

@@ -99,6 +99,7 @@ def run(what: str, command: Sequence[object], secrets: Mapping[str, str] | None 
         [*map(str, command)],
         capture_output=True,
         text=True,
+        errors="replace",  # dexdump prints a NUL in a string as C0 80
         check=False,
         env={**os.environ, **(secrets or {})},
     )

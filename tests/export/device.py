@@ -69,6 +69,7 @@ class Device:
             self.flat.append(np.zeros(spec["shape"], np.float32))
         names = [spec["name"] for spec in self.specs("update", "state")]
         self.state: list[dict[tuple[int, int], np.float32]] = [{} for _ in names]
+        self.second = self.state[-1] if self.t["optimizer"] in ("adagrad", "adam") else None
         self.run = verify.load((bundle / "step.pte").read_bytes())
         self.step = 0
         self.sampled: list[int] = []
@@ -243,10 +244,21 @@ class Device:
                 left[row] -= 1
                 drop.append((row, col))
         n = min(math.floor(f * active), len(grow), len(drop))
+        means = {row: self._second_moment(row) for _, row, _ in grow[:n]}
         for row, col in drop[:n]:
             del self.rows[row][col]
             for known in self.state:
                 known.pop((row, col), None)
         for _, row, col in grow[:n]:
             self.rows[row][col] = np.float32(0)
+            if self.second is not None:
+                self.second[row, col] = means[row]
         self.exchanges.append(n)
+
+    def _second_moment(self, row: int) -> np.float32:
+        """Average what the row's entries have of it: docs/formats.md section 5."""
+        entries = sorted(self.rows[row])
+        if self.second is None or not entries:
+            return np.float32(0)
+        total = sum(float(self.second.get((row, col), 0)) for col in entries)
+        return np.float32(total / len(entries))

@@ -27,7 +27,9 @@ PAGE = 16384
 
 
 def output(*command: object) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, errors="replace", check=True
+    )
     return done.stdout
 
 
