@@ -8,7 +8,7 @@ in ``pipeline.regrowth`` and share the pieces below.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -174,13 +174,23 @@ def weakest(table: PackedTable, rows: I64, floor: int, count: int) -> tuple[I32,
         the first places are taken.
     """
     found = _Least(count)
+    for strength, places in leaving(table, rows, floor):
+        found.add(strength, places)
+    return found.keys, found.places
+
+
+def leaving(table: PackedTable, rows: I64, floor: int) -> Iterator[tuple[I32, I64]]:
+    """Give the entries of some rows that the floor lets go, chunk by chunk.
+
+    Yields:
+        Strengths, from ``magnitude``, and places in ``table.vals``, ascending.
+    """
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
         entries = table.entries(chunk)
         strength = magnitude(table.vals[entries.index])
-        free = np.flatnonzero(~strongest(strength, entries.slot, len(chunk), floor))
-        found.add(strength[free], entries.index[free])
-    return found.keys, found.places
+        free = ~strongest(strength, entries.slot, len(chunk), floor)
+        yield strength[free], entries.index[free]
 
 
 def largest(sums: F32, table: PackedTable, rows: I64, count: int) -> tuple[I32, I64]:
@@ -197,13 +207,23 @@ def largest(sums: F32, table: PackedTable, rows: I64, count: int) -> tuple[I32, 
         the first places are taken.
     """
     found = _Least(count)
+    for size, places in growing(table, rows, sums):
+        found.add(-size, places)
+    return -found.keys, found.places
+
+
+def growing(table: PackedTable, rows: I64, sums: F32) -> Iterator[tuple[I32, I64]]:
+    """Give the inactive entries of some rows whose sums are not 0, chunk by chunk.
+
+    Yields:
+        Sizes, from ``magnitude``, and places in the flattened ``sums``, ascending.
+    """
     for start in range(0, len(sums), CHUNK_ROWS):
         chunk = magnitude(sums[start : start + CHUNK_ROWS]).ravel()
         entries = table.entries(rows[start : start + CHUNK_ROWS])
         chunk[entries.slot * table.dim + entries.col] = 0
         new = np.flatnonzero(chunk)
-        found.add(-chunk[new], start * table.dim + new)
-    return -found.keys, found.places
+        yield chunk[new], start * table.dim + new
 
 
 class _Least:

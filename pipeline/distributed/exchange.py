@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pipeline.distributed.ranks import Ranks
-from pipeline.exchange import CHUNK_ROWS, I32, magnitude, row_means, strongest, where_to
+from pipeline.exchange import I32, growing, leaving, row_means, where_to
 from pipeline.masks import HALF, last_bin
 from pipeline.table import F32, I64, PackedTable
 
@@ -50,10 +50,10 @@ def exchange(
     dim = table.dim
 
     def grow() -> Iterator[tuple[I32, I64]]:
-        return _growing(table, sampled, sums)
+        return growing(table, sampled, sums)
 
     def drop() -> Iterator[tuple[I32, I64]]:
-        return _leaving(table, sampled, floor)
+        return ((MOST - strength, place) for strength, place in leaving(table, sampled, floor))
 
     active = int(np.diff(table.row_ptr)[sampled].sum())
     here = [active, *(sum(len(keys) for keys, _ in each()) for each in (grow, drop))]
@@ -68,26 +68,6 @@ def exchange(
     starts = {"v": row_means(table, state["v"], rows)} if "v" in state else {}
     _repack(table, state, dropped, rows, grown % dim, starts)
     return count
-
-
-def _growing(table: PackedTable, sampled: I64, sums: F32) -> Iterator[tuple[I32, I64]]:
-    """Give ``|sums|`` where an entry is inactive and they are not 0, by place in ``sums``."""
-    for start in range(0, len(sums), CHUNK_ROWS):
-        chunk = magnitude(sums[start : start + CHUNK_ROWS]).ravel()
-        entries = table.entries(sampled[start : start + CHUNK_ROWS])
-        chunk[entries.slot * table.dim + entries.col] = 0
-        new = np.flatnonzero(chunk)
-        yield chunk[new], start * table.dim + new
-
-
-def _leaving(table: PackedTable, sampled: I64, floor: int) -> Iterator[tuple[I32, I64]]:
-    """Give the weakness of entries that the floor lets go, by place in ``table.vals``."""
-    for start in range(0, len(sampled), CHUNK_ROWS):
-        chunk = sampled[start : start + CHUNK_ROWS]
-        entries = table.entries(chunk)
-        strength = magnitude(table.vals[entries.index])
-        free = ~strongest(strength, entries.slot, len(chunk), floor)
-        yield MOST - strength[free], entries.index[free]
 
 
 def largest(
