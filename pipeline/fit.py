@@ -100,9 +100,11 @@ def fit(
     """
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    start = start or initial_table(recipe, split)
+    if recipe.refit and start is None:
+        start = initial_table(recipe, split)  # for both; else it is not held while it trains
     found = _train(recipe, split, start, device, checkpoint, progress, observe)
     if recipe.refit:
+        assert start is not None
         found = _refit(recipe, split, start, device, checkpoint, progress, found)
     past, relevant = (split.train, split.valid), held_out(split)
     if len(relevant) == 0:
@@ -144,7 +146,7 @@ def refit_checkpoint(checkpoint: Path) -> Path:
 def _train(
     recipe: Recipe,
     split: Split,
-    start: PackedTable,
+    start: PackedTable | None,
     device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
@@ -152,13 +154,13 @@ def _train(
     epochs: int | None = None,
 ) -> Fitted:
     """Train, and keep the epoch that validation likes best, or the one that is asked for."""
-    trainer, steps_per_epoch = trainer_of(recipe, split, start)
+    trainer, steps_per_epoch = trainer_of(recipe, split, start or initial_table(recipe, split))
     trainer.device = device
     fingerprint = fingerprint_of(recipe, split)
     state = Progress()
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, fingerprint, trainer)
-    with _stop_between_steps() as stop:
+    with stop_between_steps(signal.SIGINT) as stop:
         while not finished(recipe, state, epochs):
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
@@ -183,7 +185,7 @@ def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Traine
     """Make the trainer of a run that begins, and count the steps of an epoch."""
     users, items = split.known_users, split.known_items
     sampler = sampler_of(recipe, split)
-    steps_per_epoch = math.ceil(len(split.train) / recipe.step.batch_size)
+    steps_per_epoch = epoch_steps(recipe, split)
     schedule = schedule_of(recipe, steps_per_epoch)
     model = MODELS[recipe.step.model]
     graph = None if model.GRAPH == "none" else Graph.of(split.train, users, items)
@@ -197,9 +199,12 @@ def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Traine
 def sampler_of(recipe: Recipe, split: Split) -> TripleSampler:
     """Draw from the interactions to train on; a prepared log has its sorted keys on the disk."""
     items = split.known_items
-    if split.train_keys is None:
-        return TripleSampler.of(split.train, None, items, items, recipe.seed)
-    return TripleSampler(split.train, split.train_keys, items, items, recipe.seed)
+    return TripleSampler.of(split.train, None, items, items, recipe.seed, split.train_keys)
+
+
+def epoch_steps(recipe: Recipe, split: Split) -> int:
+    """Count the steps of a pass over the training interactions."""
+    return math.ceil(len(split.train) / recipe.step.batch_size)
 
 
 def schedule_of(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
@@ -304,20 +309,25 @@ def fingerprint_of(recipe: Recipe, split: Split) -> str:
 
 
 @contextmanager
-def _stop_between_steps() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop after the step; the second one is immediate."""
+def stop_between_steps(*numbers: signal.Signals) -> Iterator[threading.Event]:
+    """Turn the first of these signals into a request to stop; a second one is immediate."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals reach the main thread only
         return
-    previous = signal.getsignal(signal.SIGINT)
+    previous = [signal.getsignal(number) for number in numbers]
+
+    def restore() -> None:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
 
     def request(signum: int, frame: object) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
-    signal.signal(signal.SIGINT, request)
+    for number in numbers:
+        signal.signal(number, request)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

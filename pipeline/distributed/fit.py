@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import math
 import os
 import signal
 import time
@@ -27,11 +26,13 @@ from pipeline.evaluate import NOT_TESTED
 from pipeline.fit import (
     Fitted,
     end_epoch,
+    epoch_steps,
     fingerprint_of,
     finished,
     held_out,
     sampler_of,
     schedule_of,
+    stop_between_steps,
     tell,
     trainer_of,
     validation_users,
@@ -40,7 +41,6 @@ from pipeline.models import MODELS
 from pipeline.prune import small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
-from pipeline.sampling import join
 from pipeline.start import initial_table
 from pipeline.table import PackedTable
 from sparserec import progress as report
@@ -83,7 +83,7 @@ def fit(
     keep_freed_memory()
     check(recipe, ranks.world)
     launcher, folder, fingerprint = os.getppid(), out / "checkpoint", fingerprint_of(recipe, split)
-    with _alone(ranks, out), _asked_to_stop() as asked:
+    with _alone(ranks, out), stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
         if ranks.rank == 0 and shards.newest(folder) is None:
             progress(f"{recipe.method}: start", 0, recipe.epochs)
             _start(out, folder, fingerprint, recipe, split, start)
@@ -91,12 +91,12 @@ def fit(
         trainer, state = _resumed(ranks, folder, fingerprint, recipe, split)
         assert trainer.partition is not None
         trainer.device = device
-        steps_per_epoch = _steps_per_epoch(recipe, split)
+        steps_per_epoch = epoch_steps(recipe, split)
         while not finished(recipe, state):
             end = (len(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not trainer.stopped:
                 # Without its launcher a rank is on its own: a new run may have begun.
-                trainer.stop = bool(asked) or os.getppid() != launcher
+                trainer.stop = stop.is_set() or os.getppid() != launcher
                 state.loss_sum += trainer.run_step()
             if trainer.step == end:
                 _end_epoch(ranks, trainer, recipe, split, state)
@@ -140,7 +140,7 @@ def _resumed(
         _shell(*partition.sizes(ranks.rank), dim),
         sampler_of(recipe, split),
         recipe.step,
-        schedule_of(recipe, _steps_per_epoch(recipe, split)),
+        schedule_of(recipe, epoch_steps(recipe, split)),
         dense=MODELS[recipe.step.model].initial(dim, recipe.seed),
         ranks=ranks,
         partition=partition,
@@ -159,10 +159,6 @@ def _dim(recipe: Recipe) -> int:
     return small_dim(recipe.dim, recipe.density) if recipe.method == "small" else recipe.dim
 
 
-def _steps_per_epoch(recipe: Recipe, split: Split) -> int:
-    return math.ceil(len(split.train) / recipe.step.batch_size)
-
-
 def _end_epoch(
     ranks: Ranks, trainer: ShardTrainer, recipe: Recipe, split: Split, state: Progress
 ) -> None:
@@ -172,7 +168,7 @@ def _end_epoch(
     quality = evaluate_together(
         ranks, trainer.partition, current, split.valid, split.train, split.known_items, users
     )
-    end_epoch(trainer, state, quality, _steps_per_epoch(recipe, split), within=True)
+    end_epoch(trainer, state, quality, epoch_steps(recipe, split), within=True)
 
 
 def _fitted(
@@ -181,7 +177,7 @@ def _fitted(
     """Test the best epoch's shards, and put them together at the first rank."""
     assert state.best is not None
     best, model = state.best, recipe.step.model
-    past, relevant, test = join(split.train, split.valid), held_out(split), NOT_TESTED
+    past, relevant, test = (split.train, split.valid), held_out(split), NOT_TESTED
     if len(relevant):
         shard = Recommender(best.table, model, best.dense)
         test = evaluate_together(ranks, partition, shard, relevant, past, split.known_items)
@@ -211,26 +207,3 @@ def _alone(ranks: Ranks, out: Path) -> Iterator[None]:
                     ) from None
                 time.sleep(0.2)
         yield
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step is finished first; a second one is immediate."""
-    asked: list[int] = []
-    signals = signal.SIGINT, signal.SIGTERM
-    previous = [signal.getsignal(number) for number in signals]
-
-    def restore() -> None:
-        for number, handler in zip(signals, previous, strict=True):
-            signal.signal(number, handler)
-
-    def request(number: int, frame: object) -> None:
-        asked.append(number)
-        restore()
-
-    for number in signals:
-        signal.signal(number, request)
-    try:
-        yield asked
-    finally:
-        restore()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipeline.data.split import Pairs
 from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks
-from pipeline.evaluate import Quality, evaluate, metrics
+from pipeline.evaluate import Quality, evaluate, metrics, users_of
 from pipeline.recommender import Recommender
 from pipeline.table import F32, I64, U8, PackedTable
 
@@ -72,7 +74,7 @@ def evaluate_together(
     partition: Partition,
     recommender: Recommender,
     relevant: Pairs,
-    seen: Pairs,
+    seen: Pairs | Sequence[Pairs],
     known_items: int,
     users: I64 | None = None,
 ) -> Quality:
@@ -83,7 +85,7 @@ def evaluate_together(
         partition: who owns what.
         recommender: of this rank's shard.
         relevant: held-out pairs to find.
-        seen: pairs that are never recommended.
+        seen: pairs that are never recommended, in one part or several.
         known_items: items that are candidates.
         users: only these, if given.
 
@@ -92,7 +94,7 @@ def evaluate_together(
     """
     table = scoring_table(ranks, partition, recommender.table)
     start, stop = partition.users[ranks.rank : ranks.rank + 2]
-    mine = np.unique(relevant.users).astype(np.int64)
+    mine = users_of(relevant, int(partition.users[-1]))
     mine = mine[(mine >= start) & (mine < stop)]
     if users is not None:
         mine = np.intersect1d(mine, users)
