@@ -35,13 +35,12 @@ def read_factors(folder: Path, recipe: Recipe, split: Split) -> tuple[dict[str, 
     Raises:
         SparseRecError: they are damaged, of other data, of another rank, or the recipe has none.
     """
-    if recipe.start == "random" or recipe.method == "small":
+    if not recipe.starts_from_factors:
         raise SparseRecError(
             f"{recipe.method} does not start from factors", "leave out --factors, or --start random"
         )
     about = read_json(folder / DESCRIPTION)
-    halves = 2 if recipe.step.model == "neumf" else 1
-    users, items, rank = split.known_users, split.known_items, recipe.dim // halves
+    users, items, rank = split.known_users, split.known_items, recipe.dim // recipe.halves
     expected = {"schema_version": SCHEMA_VERSION, "num_users": users, "num_items": items}
     for name, value in (expected | {"rank": rank}).items():
         found = about.get(name) if isinstance(about, dict) else None
@@ -58,4 +57,4 @@ def read_factors(folder: Path, recipe: Recipe, split: Split) -> tuple[dict[str, 
             count += len(batch)
     if count != about.get("rows") or not np.isfinite(rows).all():
         raise SparseRecError(f"{folder}: rows are missing, or not numbers", "factorise again")
-    return about, side_by_side([Factors(rows, users)] * halves)
+    return about, side_by_side([Factors(rows, users)] * recipe.halves)

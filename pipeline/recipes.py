@@ -71,6 +71,16 @@ class Recipe:
     seed: int = 1
     refit: bool = False
 
+    @property
+    def starts_from_factors(self) -> bool:
+        """Whether the table is made of the interactions' factors."""
+        return self.start != "random" and self.method != "small"
+
+    @property
+    def halves(self) -> int:
+        """How often the same factors stand in a row: NeuMF's two halves get them each."""
+        return 2 if self.step.model == "neumf" else 1
+
     def as_dict(self) -> dict[str, Any]:
         """Give what ``from_dict`` reads, for JSON."""
         return asdict(self)

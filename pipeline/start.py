@@ -49,12 +49,11 @@ def initial_table(
 
 
 def _factors(recipe: Recipe, split: Split, cache: Path | None) -> Factors:
-    """Factor the training interactions; NeuMF's two halves get the same factors each."""
+    """Factor the training interactions."""
     users, items = split.known_users, split.known_items
-    halves = 2 if recipe.step.model == "neumf" else 1
-    rank = recipe.dim // halves
+    rank = recipe.dim // recipe.halves
     if cache is None:
         found = factorise(split.train, users, items, rank, recipe.seed, recipe.nmf)
     else:
         found = factorise_cached(split.train, users, items, rank, recipe.seed, recipe.nmf, cache)
-    return side_by_side([found] * halves)
+    return side_by_side([found] * recipe.halves)

@@ -213,10 +213,9 @@ def _factors(job: Job, data: Dataset) -> dict[str, float] | None:
         Its seconds and peak memory; None for runs that start otherwise.
     """
     recipe = job.recipe
-    if recipe.start == "random" or recipe.method == "small":
+    if not recipe.starts_from_factors:
         return None
-    halves = 2 if recipe.step.model == "neumf" else 1
-    key = [data.source_sha256, job.cell.protocol, recipe.dim // halves, recipe.seed]
+    key = [data.source_sha256, job.cell.protocol, recipe.dim // recipe.halves, recipe.seed]
     name = sha256(json.dumps([*key, asdict(recipe.nmf)]).encode()).hexdigest()[:16]
     path = job.work / "factors" / f"{name}.json"
     if job.factors_only:
