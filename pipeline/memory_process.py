@@ -43,13 +43,17 @@ def main(wanted: Memory) -> None:
 
 def log_of(wanted: Memory) -> tuple[TripleSampler, Graph | None]:
     """Draw 2 N interactions of N / 2 users and as many items; they are not measured."""
-    rng = np.random.default_rng(1)
     half = wanted.num_rows // 2
-    users, items = (rng.integers(0, half, 4 * half, np.int32) for _ in range(2))
-    log = Pairs(users, items, None)
+    sampler = uniform_sampler(half)
     with_graph = MODELS[wanted.model].GRAPH != "none"
-    sampler = TripleSampler.of(log, None, half, half, 1)
-    return sampler, Graph.of(log, half, half) if with_graph else None
+    return sampler, Graph.of(sampler.log, half, half) if with_graph else None
+
+
+def uniform_sampler(half: int) -> TripleSampler:
+    """Draw 4 interactions a user of as many users as items, always the same."""
+    rng = np.random.default_rng(1)
+    users, items = (rng.integers(0, half, 4 * half, np.int32) for _ in range(2))
+    return TripleSampler.of(Pairs(users, items, None), None, half, half, 1)
 
 
 def config_of(wanted: Memory) -> StepConfig:

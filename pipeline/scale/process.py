@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.data.split import Pairs
 from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks, joined
 from pipeline.distributed.trainer import ShardTrainer
 from pipeline.exchange import Schedule
 from pipeline.memory import Meter
-from pipeline.memory_process import state_bytes
-from pipeline.sampling import TripleSampler
+from pipeline.memory_process import state_bytes, uniform_sampler
 from pipeline.scale.cases import STEPS, WINDOW, Case, Measured
 from pipeline.table import PackedTable
 from pipeline.train import StepConfig
@@ -45,7 +43,7 @@ def measure(ranks: Ranks, case: Case) -> Measured:
     """Train some steps, mask updates among them."""
     parts = case.of_ranks or 1
     half, batch = case.num_rows // 2 // parts, case.batch_size // parts
-    sampler = _sampler(half)
+    sampler = uniform_sampler(half)
     log = sampler.log.users.nbytes + sampler.log.items.nbytes + sampler.known.nbytes
     config = StepConfig(batch_size=batch, sampled_fraction=case.sampled_fraction)
     borders = np.arange(ranks.world + 1) * half // ranks.world
@@ -122,13 +120,6 @@ class _Waits:
         """Give the methods back."""
         for name in ("swap", "total", "gather"):
             delattr(self._ranks, name)
-
-
-def _sampler(half: int) -> TripleSampler:
-    """Draw 2 N interactions of N / 2 users and as many items, the same at all ranks."""
-    rng = np.random.default_rng(1)
-    users, items = (rng.integers(0, half, 4 * half, np.int32) for _ in range(2))
-    return TripleSampler.of(Pairs(users, items, None), None, half, half, 1)
 
 
 def _table(users: int, items: int, dim: int, density: float, rank: int) -> PackedTable:
