@@ -85,11 +85,11 @@ def deploy(
     to a device that holds the bundle that it is for, which makes the new one of the two.
     """
     from device_bench import delta, delta_commands, install
+    from export.delta import is_delta
 
     console = Console()
     with bars() as progress:
-        is_delta = delta.is_delta(bundle)
-        checked = delta.load(bundle) if is_delta else bundles.load(bundle, progress)
+        checked = delta.load(bundle) if is_delta(bundle) else bundles.load(bundle, progress)
     say = say_to(console)
     with device_list.choose(device, say=say) as connected:
         with bars() as progress:

@@ -42,11 +42,6 @@ class LoadedDelta:
     """Of the whole new bundle."""
 
 
-def is_delta(folder: Path) -> bool:
-    """Whether a folder looks like a delta."""
-    return (folder / manifest.DELTA).is_file()
-
-
 def load(folder: Path) -> LoadedDelta:
     """Check a delta.
 

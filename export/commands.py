@@ -106,8 +106,8 @@ def export(
     from rich.console import Console
 
     from export import delta_commands, layout
-    from export.build import assemble
-    from export.bundle import verify_bundle, write_bundle
+    from export.build import Assembled, Built, assemble, build
+    from export.bundle import verify_bundle
     from export.delta import write_delta
     from pipeline.incremental import Incremental
     from pipeline.run import load_run
@@ -139,21 +139,23 @@ def export(
             spare_users = layout.kept_spare(base.num_users, split.num_users)
         if spare_items is None:
             spare_items = layout.kept_spare(base.num_items, split.num_items)
+    out = out or run / ("bundle" if since is None else "delta")
+    made: Built | Assembled
     with bars() as progress:
-        made = assemble(trained, recipe, steps, spare_users, spare_items, progress)
         if since is None:
-            write_bundle(out or run / "bundle", made.manifest, made.files)
+            made = build(trained, out, recipe, steps, spare_users, spare_items, progress)
         else:
-            delta = write_delta(since, made.manifest, made.files, out or run / "delta")
+            made = assemble(trained, recipe, steps, spare_users, spare_items, progress)
+            delta = write_delta(since, made.manifest, made.files, out)
     console = Console(highlight=False)
     console.print(_programs(made.manifest, made.max_abs_errors))
     console.print(_files(made.manifest))
     worst = max(made.max_abs_errors.values())
     console.print(f"ExecuTorch against PyTorch: max abs error {worst:.2g}")
     if since is None:
-        console.print(f"bundle {made.manifest.bundle_id} in {out or run / 'bundle'}")
+        console.print(f"bundle {made.manifest.bundle_id} in {out}")
     else:
-        delta_commands.show(console, delta, made.manifest, out or run / "delta")
+        delta_commands.show(console, delta, made.manifest, out)
 
 
 def inspect(
@@ -164,8 +166,9 @@ def inspect(
 
     from export import delta_commands
     from export.bundle import verify_bundle
+    from export.delta import is_delta
 
-    if delta_commands.is_delta(bundle):
+    if is_delta(bundle):
         delta_commands.inspect(bundle)
         return
     manifest = verify_bundle(bundle)

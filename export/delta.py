@@ -133,6 +133,11 @@ def write_delta(base: Path, described: Manifest, files: Mapping[str, bytes], out
     return delta
 
 
+def is_delta(folder: Path) -> bool:
+    """Whether a folder looks like a delta."""
+    return (folder / NAME).is_file()
+
+
 def verify_delta(folder: Path) -> Delta:
     """Check every file of a delta: size and SHA-256, and that nothing is missing.
 

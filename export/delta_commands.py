@@ -35,13 +35,6 @@ def apply(
     Console(highlight=False).print(f"bundle {applied.result.bundle_id} in {out}")
 
 
-def is_delta(folder: Path) -> bool:
-    """Whether a folder looks like a delta."""
-    from export.delta import NAME
-
-    return (folder / NAME).is_file()
-
-
 def inspect(folder: Path) -> None:
     """Check a delta and show what it changes."""
     from rich.console import Console

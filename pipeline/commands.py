@@ -18,14 +18,16 @@ from pipeline.data.commands import (
     RatingColumn,
     TimeColumn,
     UserColumn,
+    ensure,
+    read_options,
 )
 from pipeline.data.commands import app as data
-from pipeline.data.logs import ReadOptions
 from pipeline.options import changed, with_flags
 from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
     from pipeline.data.datasets import Protocol
+    from pipeline.data.logs import ReadOptions
     from pipeline.data.split import Split
     from pipeline.fit import Fitted
 
@@ -110,7 +112,6 @@ def train(
     Example: sparserec train ml-100k --density 0.1 --out runs/first
     """
     from pipeline.compute import device_for
-    from pipeline.data.commands import ensure
     from pipeline.data.datasets import DATASETS
     from pipeline.distributed.launch import is_first, launch, under_torchrun
     from pipeline.distributed.run import together
@@ -128,20 +129,13 @@ def train(
     recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
     device = device_for(compute, model)
     rank_of_many = under_torchrun()
-    if dataset in DATASETS and not rank_of_many:
+    if dataset in DATASETS:
         ensure(dataset, yes)
     if ranks is not None and not rank_of_many:
         check(recipe, ranks)
         launch(ranks, sys.argv[2:])
-    log = ReadOptions(
-        user_col=user_col,
-        item_col=item_col,
-        time_col=time_col,
-        rating_col=rating_col,
-        min_rating=min_rating,
-        duplicates=duplicates.value,
-    )
-    name, source_sha256, split = _split(dataset, yes, recipe.seed, protocol.value, log)
+    log = read_options(user_col, item_col, time_col, rating_col, min_rating, duplicates)
+    name, source_sha256, split = _split(dataset, recipe.seed, protocol.value, log)
     start, given = None, None
     if factors is not None and is_first():
         given, found = read_factors(factors, recipe, split)
@@ -168,11 +162,8 @@ def train(
     _show(out, fitted)
 
 
-def _split(
-    source: str, yes: bool, seed: int, protocol: Protocol, log: ReadOptions
-) -> tuple[str, str, Split]:
+def _split(source: str, seed: int, protocol: Protocol, log: ReadOptions) -> tuple[str, str, Split]:
     """Give name, SHA-256 and split of a prepared folder, a dataset or a log."""
-    from pipeline.data.commands import ensure
     from pipeline.data.datasets import DATASETS, load
     from pipeline.data.prepared import is_prepared, load_prepared
     from sparserec.progress import bars
@@ -187,8 +178,6 @@ def _split(
         with bars() as progress:
             described, split = load_prepared(Path(source), progress)
         return described.name, described.source_sha256, split
-    if source in DATASETS:
-        ensure(source, yes)
     dataset = load(source, **log)
     return dataset.name, dataset.source_sha256, dataset.split(seed, protocol)
 

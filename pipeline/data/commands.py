@@ -120,6 +120,25 @@ def fetch_(
     console.print(f"{name} is in {folder}", markup=False)
 
 
+def read_options(
+    user_col: str | None,
+    item_col: str | None,
+    time_col: str | None,
+    rating_col: str | None,
+    min_rating: float | None,
+    duplicates: OnDuplicate,
+) -> ReadOptions:
+    """Give what the flags of a command that reads a log say."""
+    return ReadOptions(
+        user_col=user_col,
+        item_col=item_col,
+        time_col=time_col,
+        rating_col=rating_col,
+        min_rating=min_rating,
+        duplicates=duplicates.value,
+    )
+
+
 @app.command()
 def check(
     path: Annotated[str, typer.Argument(help="A file, a folder with a split, or a dataset.")],
@@ -132,14 +151,7 @@ def check(
     cache: Cache = None,
 ) -> None:
     """Read a file of interactions, name its first mistake, or sum up what is in it."""
-    options = ReadOptions(
-        user_col=user_col,
-        item_col=item_col,
-        time_col=time_col,
-        rating_col=rating_col,
-        min_rating=min_rating,
-        duplicates=duplicates.value,
-    )
+    options = read_options(user_col, item_col, time_col, rating_col, min_rating, duplicates)
     dataset = load(path, cache=cache, **options)
     first = "interactions" if dataset.test is None else "train"
     named = {first: dataset.interactions, "valid": dataset.valid, "test": dataset.test}
@@ -170,14 +182,7 @@ def prepare_(
     from pipeline.data.prepared import unpack, write_split
 
     path = Path(source)
-    options = ReadOptions(
-        user_col=user_col,
-        item_col=item_col,
-        time_col=time_col,
-        rating_col=rating_col,
-        min_rating=min_rating,
-        duplicates=duplicates.value,
-    )
+    options = read_options(user_col, item_col, time_col, rating_col, min_rating, duplicates)
     with bars() as progress:
         if source not in DATASETS and is_log(path):
             found = prepare(path, out, progress=progress, **options)

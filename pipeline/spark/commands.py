@@ -15,6 +15,7 @@ from pipeline.data.commands import (
     RatingColumn,
     TimeColumn,
     UserColumn,
+    read_options,
     show_prepared,
 )
 from sparserec.progress import bars
@@ -50,19 +51,9 @@ def prepare_(
     from pipeline.spark.prepare import prepare
     from pipeline.spark.session import session
 
+    options = read_options(user_col, item_col, time_col, rating_col, min_rating, duplicates)
     with session(spark_master) as spark, bars() as progress:
-        found = prepare(
-            spark,
-            source,
-            out,
-            duplicates=duplicates.value,
-            progress=progress,
-            user_col=user_col,
-            item_col=item_col,
-            time_col=time_col,
-            rating_col=rating_col,
-            min_rating=min_rating,
-        )
+        found = prepare(spark, source, out, progress=progress, **options)
         unpack(out, progress)
     show_prepared(out, found)
 
