@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.distributed.launch import under_torchrun
+from pipeline.distributed.launch import OWN_STORE, restarts_may_hang, under_torchrun
 from sparserec.cli import main
 
 if __name__ == "__main__":
     if not under_torchrun():
         sys.exit("start this by torchrun, or use: sparserec train --ranks N")
+    if restarts_may_hang():
+        sys.exit(
+            f"restarted ranks could wait for those before them: set {OWN_STORE}=1 for torchrun,"
+            " with --rdzv-backend c10d, or give it --max-restarts 0"
+        )
     sys.argv.insert(1, "train")
     main()

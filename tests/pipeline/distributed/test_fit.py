@@ -111,6 +111,14 @@ def processes_under(pid: int) -> list[int]:
     return found
 
 
+def ranks_of(launcher: int) -> list[int]:
+    return [
+        pid
+        for pid in processes_under(launcher)
+        if b"-m\0pipeline.distributed" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
 def until(condition: Any, what: str) -> None:
     deadline = time.monotonic() + 400
     while not condition():
@@ -134,17 +142,21 @@ def epochs_done(out: Path) -> int:
         return 0  # it has just been replaced
 
 
+EPOCHS = 100
+"""So many that an idle machine is still at it when something is killed."""
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes by Linux' /proc")
 def test_a_killed_launcher_and_a_killed_rank_lose_nothing(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     write_csv(generate(200, 500, 10_000, seed=3), log)
-    data, recipe = load(str(log)), replace(RECIPES["sparserec"](), dim=32, epochs=8)
+    data, recipe = load(str(log)), replace(RECIPES["sparserec"](), dim=32, epochs=EPOCHS)
     split = data.split(recipe.seed, "lightgcn")
     whole = on_ranks(2, fit, recipe, split, tmp_path / "whole")[0]
     save_run(tmp_path / "whole", data.name, data.source_sha256, recipe, split, whole)
 
     train = [sys.executable, "-c", "from sparserec.cli import main; main()", "train", str(log)]
-    train += ["--dim", "32", "--epochs", "8", "--ranks", "2", "--out"]
+    train += ["--dim", "32", "--epochs", str(EPOCHS), "--ranks", "2", "--out"]
     cut = tmp_path / "cut"
     with (tmp_path / "first.txt").open("w") as said:
         launcher = subprocess.Popen([*train, str(cut)], stdout=said, stderr=said)
@@ -156,18 +168,14 @@ def test_a_killed_launcher_and_a_killed_rank_lose_nothing(tmp_path: Path) -> Non
 
     with (tmp_path / "second.txt").open("w") as said:
         launcher = subprocess.Popen([*train, str(cut)], stdout=said, stderr=said)
+    until(lambda: len(ranks_of(launcher.pid)) == 2, "the second launcher starts no ranks")
     reached = epochs_done(cut)
     until(lambda: epochs_done(cut) > reached, "the second launcher does not go on")
-    rank = next(
-        pid
-        for pid in processes_under(launcher.pid)
-        if b"pipeline.distributed" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
-    os.kill(rank, signal.SIGKILL)
+    os.kill(ranks_of(launcher.pid)[0], signal.SIGKILL)
     assert launcher.wait(timeout=400) == 0, (tmp_path / "second.txt").read_text()
     for name in ("table.safetensors", "split.safetensors"):
         assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert load_run(cut).history == load_run(tmp_path / "whole").history
     left = [path.name for path in (cut / "checkpoint").iterdir()]
     assert len(left) == 3, left
-    assert json.loads((cut / "run.json").read_text())["recipe"]["epochs"] == 8
+    assert json.loads((cut / "run.json").read_text())["recipe"]["epochs"] == EPOCHS
