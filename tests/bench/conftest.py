@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.android_app.harness.conftest import launcher
+from tests.android_app.conftest import launcher
 from tests.bench.jvm import Runtime
 
 __all__ = ["launcher"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.android_app.harness.conftest import launcher
+from tests.android_app.conftest import launcher
 from tests.stress.chains import SETTINGS, Prepared, prepare
 from tests.stress.corruption import Range
 from tests.stress.deltas import Stage

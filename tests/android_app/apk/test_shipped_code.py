@@ -27,7 +27,6 @@ from tests.android_app.harness.bundles import change_manifest
 from tests.android_app.harness.conftest import (
     Ended,
     Harness,
-    launcher,  # noqa: F401  (a fixture)
     tiny_bundle,  # noqa: F401  (a fixture)
 )
 
@@ -69,7 +68,7 @@ def write_launcher(script: Path, jar: Path, libraries: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shipped_launcher(jar: Path, launcher: Path) -> Path:  # noqa: F811
+def shipped_launcher(jar: Path, launcher: Path) -> Path:
     return write_launcher(jar.with_name("harness"), jar, launcher.parent.parent / "lib")
 
 
@@ -94,7 +93,7 @@ def test_the_jar_has_every_class_of_the_dex(built: Built, jar: Path) -> None:
     assert named(jar) == set(dexfile.read(built.apk).classes)
 
 
-def test_shrinking_took_away_what_is_not_used(jar: Path, launcher: Path) -> None:  # noqa: F811
+def test_shrinking_took_away_what_is_not_used(jar: Path, launcher: Path) -> None:
     """Else these tests would run the whole of Kotlin, and show nothing."""
     jars = launcher.parent.parent / "jars"
     kotlin = set[str]().union(*(named(path) for path in jars.glob("kotlin*.jar")))

@@ -15,7 +15,6 @@ import pytest
 
 from tests.android_app.harness.conftest import (
     ROOT,
-    launcher,  # noqa: F401  (a fixture)
     tiny_bundle,  # noqa: F401  (a fixture)
 )
 
@@ -118,7 +117,7 @@ def arm64_launcher(
     qemu: list[str],
     arm64: Path,
     java_runtime: Path,
-    launcher: Path,  # noqa: F811
+    launcher: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The harness on the arm64 library, with the command line of the desktop's launcher.
