@@ -1,11 +1,11 @@
-"""Keeping freed memory in the process, so that a step does not ask the kernel for it anew."""
+"""Whether freed memory stays in the process, for speed, or goes back, for a low peak."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 """From glibc's malloc.h (mallopt(3))."""
 
 
@@ -19,7 +19,23 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the allocator took it: False where it is not glibc's.
     """
+    return _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1})
+
+
+def return_freed_memory() -> bool:
+    """Have glibc give blocks of a MiB or more back to the kernel when they are freed.
+
+    By itself it learns from the blocks it sees to keep ever larger ones, in a heap whose holes are
+    of no use to the next size: work on pieces of a log grew by 1.4 bytes an interaction.
+
+    Returns:
+        Whether the allocator took it: False where it is not glibc's.
+    """
+    return _set({_M_MMAP_THRESHOLD: 1 << 20})
+
+
+def _set(options: dict[int, int]) -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return all(libc.mallopt(option, value) for option, value in options.items())

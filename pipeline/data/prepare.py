@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline.allocator import return_freed_memory
 from pipeline.data.datasets import source_sha256
 from pipeline.data.interactions import (
     Int32,
@@ -74,6 +75,7 @@ def prepare(
     Raises:
         SparseRecError: as ``read_log`` and ``temporal_split``; or ``out`` is there already.
     """
+    return_freed_memory()
     log = Log(source, **options)
     if not log.has_times:
         raise no_times()
