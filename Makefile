@@ -14,7 +14,7 @@ MVN := mvn --quiet --batch-mode -Dstyle.color=never
 HARNESS := android_app/target/desktop/jars/harness.jar
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo deploy apk test bench stress lint clean lock
+.PHONY: help setup spark demo deploy apk test bench stress lint clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo: setup ## Train, export, and learn on a device, end to end on real data (un
 deploy: setup ## Install the app and push BUNDLE (runs/demo/bundle) to the phone, or the virtual device
 	$(BIN)/sparserec deploy $(BUNDLE) --build-app $(if $(APK),--apk $(APK)) $(if $(DEVICE),--device $(DEVICE))
 
+spark: setup ## Install PySpark too, for sparserec spark and its tests (docs/scale.md)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-spark.txt
+
 apk: setup ## Build, sign and verify the Android app (ABI=, RUNTIME=, RELEASE=1: docs/android.md)
 	$(BIN)/python android_app/apk/build.py $(if $(ABI),--abi $(ABI)) \
 	  $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(RELEASE),--release)
@@ -64,8 +67,11 @@ lint: setup ## Check style and types
 	$(BIN)/mypy
 	MYPYPATH=android_app/apk $(BIN)/mypy android_app/apk
 
+COMPILE := uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --quiet
 lock: ## Pin every dependency again, with hashes (needs uv)
-	uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header -o constraints.txt
+	$(COMPILE) --extra dev -o constraints.txt
+	$(COMPILE) --extra spark -c constraints.txt | awk 'NR == FNR { have[$$1]; next } \
+	  /^[a-z0-9]/ { more = !($$1 in have) } more' constraints.txt - > constraints-spark.txt
 
 clean: ## Remove what was built, and nothing that was downloaded or trained
 	cd android_app/target && rm -rf desktop desktop-arm64 harness apk

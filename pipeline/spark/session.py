@@ -23,6 +23,10 @@ SETTINGS = {
     "spark.sql.csv.parser.columnPruning.enabled": "false",
 }
 
+LOCAL_PARTITIONS = "8"
+"""Of a shuffle on one machine, unless ``spark-defaults.conf`` says: Spark's 200 are a cluster's."""
+PARTITIONS = "spark.sql.shuffle.partitions"
+
 
 @contextmanager
 def session(master: str) -> Iterator[Any]:
@@ -60,6 +64,8 @@ def session(master: str) -> Iterator[Any]:
             "check --spark-master: local[2], spark://host:7077, yarn",
         ) from error
     try:
+        if master.startswith("local") and not spark.sparkContext.getConf().contains(PARTITIONS):
+            spark.conf.set(PARTITIONS, LOCAL_PARTITIONS)
         yield spark
     except (PySparkException, Py4JError) as error:
         raise SparseRecError(

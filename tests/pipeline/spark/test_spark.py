@@ -32,7 +32,6 @@ from pipeline.spark.session import session
 @pytest.fixture(scope="module")
 def spark():
     with session("local[1]") as spark:
-        spark.conf.set("spark.sql.shuffle.partitions", "2")
         yield spark
 
 
