@@ -79,6 +79,10 @@ def speed_cases() -> list[Case]:
 
 def memory_cases(largest: int) -> list[Case]:
     """Give what memory is measured on, up to so many rows; eighths of a table stand alone."""
-    found = [Case(1, 10**8, 64, 0.05, 8192, 0.25, 8), Case(1, 10**7, 64, 0.05, 8192, 0.25, 8)]
-    found += [Case(ranks, 10**6, 64, 0.05, 8192, 0.25) for ranks in (1, 2)]
+    found = [Case(1, rows, 64, 0.05, 8192, 0.25, 8) for rows in (10**8, 10**7, 10**6)]
+    found += [
+        Case(ranks, rows, 64, 0.05, 8192, 0.25)
+        for rows in (10**7, 10**6, 10**5)
+        for ranks in (1, 2)
+    ]
     return [case for case in found if case.num_rows <= largest]
