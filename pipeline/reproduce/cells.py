@@ -17,7 +17,7 @@ from pipeline.data.datasets import Protocol
 from pipeline.models import ModelName
 from pipeline.recipes import RECIPES, Method, Recipe
 
-Experiment = Literal["tune", "grid", "ablation", "sensitivity", "domains"]
+Experiment = Literal["tune", "grid", "ablation", "sensitivity", "domains", "width"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
 Override = tuple[str, str | float]
 """A dotted field of ``Recipe`` and its value: ``("step.l2", 0.01)``."""

@@ -118,6 +118,7 @@ _experiment(
 _experiment("ablation", "Change one choice of SparseRec at a time, with what its mask does.")
 _experiment("sensitivity", "Vary each of SparseRec's hyperparameters.")
 _experiment("domains", "Compare the methods on films, e-commerce and music.")
+_experiment("width", "Spread the same number of active entries over 32 to 256 columns.")
 
 
 def _list(cells: Sequence[Cell], options: Options) -> None:

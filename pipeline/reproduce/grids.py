@@ -70,6 +70,32 @@ def domains() -> list[Cell]:
     return cells
 
 
+WIDTHS = (64, 128, 256, 32)
+
+
+def width() -> list[Cell]:
+    """Give tables of as many active entries, 6.4 a row, in more or fewer columns.
+
+    Settings are those tuned at 64 columns: what a wider table gains is not a matter of tuning.
+    """
+    methods: tuple[Method, ...] = ("sparserec", "static")
+    return [
+        Cell(
+            "width",
+            dataset,
+            "lightgcn",
+            model,
+            method,
+            TUNE_DENSITY * 64 / dim,
+            seed,
+            overrides=(("dim", dim),),
+        )
+        for seed, dataset, model, dim, method in product(
+            SEEDS, ("lastfm", "gowalla"), TWO_MODELS, WIDTHS, methods
+        )
+    ]
+
+
 ABLATION: dict[str, tuple[tuple[Override, ...], str]] = {
     "as it is": ((), ""),
     "start: random mask and values": ((("start", "random"),), "rigl"),
@@ -162,7 +188,13 @@ def tuned_cells() -> list[Cell]:
     return list(dict.fromkeys(needs([cell for of in GRIDS.values() for cell in of()])))
 
 
-GRIDS = {"grid": grid, "ablation": ablation, "sensitivity": sensitivity, "domains": domains}
+GRIDS = {
+    "grid": grid,
+    "ablation": ablation,
+    "sensitivity": sensitivity,
+    "domains": domains,
+    "width": width,
+}
 
 
 def _setting(

@@ -29,7 +29,7 @@ def render(results: Path) -> list[Path]:
         if not records:
             continue
         parts.append(f"## {name}\n\n{origin(COMMANDS[name], [r.values for r in records])}\n")
-        if name in ("grid", "domains"):
+        if name in ("grid", "domains", "width"):
             parts.append(_methods(settings(results, name)))  # type: ignore[arg-type]
         else:
             parts.append(_variants(records))
@@ -66,7 +66,7 @@ def _methods(found: list[Setting]) -> str:
         ]
         gain = "-" if one.gain is None else f"{one.gain:+.1%}"
         p = "-" if one.p_t is None else f"{one.p_t:.1e}"
-        rows.append([dataset, protocol, model, f"{density:.0%}", *cells, gain, p])
+        rows.append([dataset, protocol, model, f"{100 * density:g}%", *cells, gain, p])
     note = "In brackets: seeds. Gain and p: SparseRec against the best rival at equal density.\n"
     return f"{table(head, rows)}\n{note}"
 
