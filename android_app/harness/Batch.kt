@@ -130,7 +130,7 @@ class Batch(
             firstEntry[k] = numEntries
             numEntries += end[k] - start[k]
             sampledNumbers[inS] = k
-            inS += if (sampledPlace[k] >= 0) 1 else 0
+            inS += 1 + (sampledPlace[k] shr SIGN)
         }
         numSampled = inS
     }
@@ -141,32 +141,47 @@ class Batch(
     }
 
     private fun makeRoom() {
-        if (numEntries + Eights.COUNT <= values.size) return
-        val room = numEntries + numEntries / SPARE + Eights.COUNT
+        if (numEntries + NAMED_AT_ONCE <= values.size) return
+        val room = numEntries + numEntries / SPARE + NAMED_AT_ONCE
         entries = IntArray(room)
         places = IntArray(room)
         values = FloatArray(room)
         for (state in states.indices) states[state] = FloatArray(room)
     }
 
-    /** Reads the rows' entries. */
+    /** Reads the rows' entries, all of them by one loop: a row has so few that its own would cost. */
     private fun pack() {
         for (k in 0 until numRows) {
-            val from = start[k]
-            val size = end[k] - from
-            val to = firstEntry[k]
-            table.readCols(from, size, places, to, firstSlot[k] * dim)
-            table.read(rowOf[firstSlot[k]], from, size, values, to)
-            for (n in states.indices) Eights.read(stateBuffers[n], from, size, states[n], to)
-            name(from, size, to)
+            name(start[k], end[k] - start[k], firstSlot[k] * dim, firstEntry[k])
+        }
+        table.addCols(entries, numEntries, places)
+        if (table.precision == Precision.INT8) {
+            for (k in 0 until numRows) {
+                val row = rowOf[firstSlot[k]]
+                table.read(row, start[k], end[k] - start[k], values, firstEntry[k])
+            }
+        } else {
+            table.gather(entries, numEntries, values)
+        }
+        for (n in states.indices) {
+            val buffer = stateBuffers[n]
+            val numbers = states[n]
+            for (k in 0 until numEntries) numbers[k] = buffer.get(entries[k])
         }
     }
 
-    private fun name(from: Int, size: Int, to: Int) {
+    /**
+     * Names a row's entries, [size] from [from] on, whose line begins at [line]; several at a time,
+     * beyond its end: no processor foretells where a loop over a few of them ends.
+     */
+    private fun name(from: Int, size: Int, line: Int, to: Int) {
         var k = 0
         while (k < size) {
-            for (j in 0..Eights.LAST) entries[to + k + j] = from + k + j
-            k += Eights.COUNT
+            for (j in 0 until NAMED_AT_ONCE) {
+                entries[to + k + j] = from + k + j
+                places[to + k + j] = line
+            }
+            k += NAMED_AT_ONCE
         }
     }
 
@@ -229,7 +244,9 @@ class Batch(
     private fun flagSampled() {
         for (slot in 0 until slots) {
             val number = numberOf[slot]
-            sampledFlags[slot] = if (number >= 0 && sampledPlace[number] >= 0) 1f else 0f
+            val place = if (number < 0) -1 else sampledPlace[number]
+            // No branch depends on S, which would be foretold wrong.
+            sampledFlags[slot] = (1 + (place shr SIGN)).toFloat()
         }
         program.sampled.rewind()
         program.sampled.put(sampledFlags)
@@ -238,6 +255,12 @@ class Batch(
     private companion object {
         /** Slots whose lines are made together. */
         const val LINES = 16
+
+        /** Entries named together: most rows have no more. */
+        const val NAMED_AT_ONCE = 8
+
+        /** Shifts an Int to -1 where it is negative, else to 0. */
+        const val SIGN = Int.SIZE_BITS - 1
 
         /** A part of the entries is left for a batch with more. */
         const val SPARE = 4

@@ -1,13 +1,16 @@
 package org.sparserec.harness
 
 /**
- * The items that may be a user's best where scores are inner products of rows: those with the
+ * The items that may be users' best where scores are inner products of rows: those with the
  * largest products over packed entries. No row is made dense, and nothing grows with the catalogue.
  *
- * The program's scores decide among them; both sums have the same terms in the same precision, and
- * there are several times more candidates than places.
+ * Nine in ten of the items' entries meet a zero of a user's row. So the items are read in blocks,
+ * once for many users, and a block is ordered by columns: a user passes over its own columns alone.
  *
- * @param count of candidates at most
+ * The program's scores decide among the candidates; both sums have the same terms in the same
+ * precision, and there are several times more candidates than places.
+ *
+ * @param count of a user's candidates at most
  */
 class Candidates(
     private val manifest: Manifest,
@@ -15,54 +18,123 @@ class Candidates(
     private val interactions: Interactions,
     count: Int,
 ) {
-    private val found = TopList(count)
-    private val user = FloatArray(WIDEST)
-    private val rowPtr = IntArray(ROWS + 1)
-    private val cols = ByteArray(ROWS * table.dim)
-    private val values = FloatArray(ROWS * table.dim)
+    private val found = Array(USERS) { TopList(count) }
+    private val users = Array(USERS) { Rows(1, table.dim) }
+    private val items = Rows(ITEMS, table.dim)
 
-    /** (count,) items, ascending; the first [size] of them count. */
-    val items = IntArray(count)
-    val size: Int get() = found.size
+    /** The block's entries by column: those of column c are `[c * PITCH, ends[c])`. */
+    private val places = IntArray(table.dim * PITCH)
+    private val values = FloatArray(table.dim * PITCH)
+    private val ends = IntArray(table.dim)
 
-    /** Finds the candidates of [of], which is no item that it has had. */
-    fun find(of: Int) {
-        found.clear()
-        table.readRows(of, 1, rowPtr, cols, values)
-        user.fill(0f)
-        for (k in 0 until rowPtr[1]) user[cols[k].toInt() and BYTE] = values[k]
-        var first = 0
-        while (first < manifest.knownItems) {
-            val some = minOf(ROWS, manifest.knownItems - first)
-            table.readRows(manifest.numUsers + first, some, rowPtr, cols, values)
-            score(of, first, some)
-            first += some
-        }
-        found.copySorted(items)
-    }
+    /** Of each user: the next of its items in the past and in the log. */
+    private val nextSeen = IntArray(USERS)
+    private val nextLogged = IntArray(USERS)
 
-    /** Scores the [some] items from [first] on, whose rows have been read. */
-    private fun score(of: Int, first: Int, some: Int) {
-        var entry = 0
-        var least = found.least
+    /** Of the block's items, for one user. */
+    private val scores = FloatArray(ITEMS)
+
+    /** Finds the candidates of [some] of the users in [of] from [first] on, [USERS] at most. */
+    fun find(of: IntArray, first: Int, some: Int) {
         for (k in 0 until some) {
-            var score = 0f
-            val end = rowPtr[k + 1]
-            while (entry < end) {
-                score += values[entry] * user[cols[entry].toInt() and BYTE]
-                entry++
+            found[k].clear()
+            val user = of[first + k]
+            users[k].read(table, user, 1)
+            nextSeen[k] = interactions.seen.start(user)
+            nextLogged[k] = interactions.log.start(user)
+        }
+        var item = 0
+        while (item < manifest.knownItems) {
+            val size = minOf(ITEMS, manifest.knownItems - item)
+            items.read(table, manifest.numUsers + item, size)
+            orderByColumn()
+            for (k in 0 until some) {
+                score(users[k])
+                nextSeen[k] = hide(interactions.seen, of[first + k], nextSeen[k], item)
+                nextLogged[k] = hide(interactions.log, of[first + k], nextLogged[k], item)
+                offer(found[k], item)
             }
-            if (score > least && !interactions.isKnown(of, first + k)) {
-                found.add(score, first + k)
-                least = found.least
+            item += size
+        }
+    }
+
+    /** Puts the candidates of the [k]-th of the users, ascending, into [to]; returns their number. */
+    fun copy(k: Int, to: IntArray): Int {
+        found[k].copySorted(to)
+        return found[k].size
+    }
+
+    private fun orderByColumn() {
+        for (col in ends.indices) ends[col] = col * PITCH
+        for (place in 0 until items.size) {
+            for (entry in items.ptr[place] until items.ptr[place + 1]) {
+                val to = ends[items.col(entry)]++
+                places[to] = place
+                values[to] = items.values[entry]
             }
         }
     }
 
-    private companion object {
-        /** Rows read together: few enough for the innermost cache. */
-        const val ROWS = 128
-        const val WIDEST = 256
-        const val BYTE = 0xff
+    /** Scores the block's items for [user]; each sum is over ascending columns. */
+    private fun score(user: Rows) {
+        scores.fill(0f)
+        for (entry in 0 until user.ptr[1]) {
+            val col = user.col(entry)
+            val value = user.values[entry]
+            for (at in col * PITCH until ends[col]) scores[places[at]] += values[at] * value
+        }
+    }
+
+    /**
+     * Rules out what [user] has in [past], from the place [next] on, of the block's items, the first
+     * of which is [first]; returns the place of the item after them.
+     */
+    private fun hide(past: UserItems, user: Int, next: Int, first: Int): Int {
+        var place = next
+        while (place < past.end(user) && past.item(place) < first + items.size) {
+            scores[past.item(place++) - first] = Float.NEGATIVE_INFINITY
+        }
+        return place
+    }
+
+    /** Offers the block's items, the first of which is [first], to [list]. */
+    private fun offer(list: TopList, first: Int) {
+        var least = list.least
+        for (place in 0 until items.size) {
+            if (scores[place] > least) {
+                list.add(scores[place], first + place)
+                least = list.least
+            }
+        }
+    }
+
+    /** The entries of up to [most] rows of the table, one row after the other. */
+    private class Rows(most: Int, dim: Int) {
+        val ptr = IntArray(most + 1)
+        private val cols = ByteArray(most * dim)
+        val values = FloatArray(most * dim)
+
+        /** Rows that are here. */
+        var size = 0
+            private set
+
+        fun col(entry: Int): Int = cols[entry].toInt() and BYTE
+
+        fun read(table: PackedTable, first: Int, count: Int) {
+            table.readRows(first, count, ptr, cols, values)
+            size = count
+        }
+    }
+
+    companion object {
+        /** Users for whom a block is read once. */
+        const val USERS = 64
+
+        /** Items of a block, whose entries fit into the second cache. */
+        private const val ITEMS = 512
+
+        /** Room for a column; no power of two, by which all would share a few places of a cache. */
+        private const val PITCH = ITEMS + 16
+        private const val BYTE = 0xff
     }
 }

@@ -40,22 +40,27 @@ class Evaluator(
         return average(lists)
     }
 
-    /** Has the program rank each user's candidates. */
+    /** Has the program rank each user's candidates, which are found for several users at once. */
     private fun rankCandidates(table: PackedTable, lists: Array<TopList>) {
         val rows = ScoredRows(table, program)
-        val count = minOf(program.chunk, CANDIDATES * top)
-        val candidates = Candidates(manifest, table, interactions, count)
-        for ((k, user) in users.withIndex()) {
-            val start = System.nanoTime()
-            candidates.find(user)
-            rows.fillUser(user, k)
-            rows.fillItems(candidates.size) { manifest.numUsers + candidates.items[it] }
-            for (place in 0 until program.chunk) {
-                val isItem = place < candidates.size
-                program.penalty.put(place, if (isItem) 0f else Float.NEGATIVE_INFINITY)
+        val items = IntArray(minOf(program.chunk, CANDIDATES * top))
+        val candidates = Candidates(manifest, table, interactions, items.size)
+        for (first in users.indices step Candidates.USERS) {
+            val some = min(Candidates.USERS, users.size - first)
+            val begun = System.nanoTime()
+            candidates.find(users, first, some)
+            val share = (System.nanoTime() - begun) / some
+            for (k in 0 until some) {
+                val start = System.nanoTime()
+                val size = candidates.copy(k, items)
+                rows.fillUser(users[first + k], k)
+                rows.fillItems(size) { manifest.numUsers + items[it] }
+                for (place in 0 until program.chunk) {
+                    program.penalty.put(place, if (place < size) 0f else Float.NEGATIVE_INFINITY)
+                }
+                rank(lists[first + k]) { items[it] }
+                samples.add(share + System.nanoTime() - start)
             }
-            rank(lists[k]) { candidates.items[it] }
-            samples.add(System.nanoTime() - start)
         }
     }
 

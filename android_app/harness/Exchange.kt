@@ -129,15 +129,7 @@ class Exchange(
 
     /** Offers the entries that may go; the k-th of a row is called `place * d + k`. */
     private fun offerEntries(sampled: SampledRows) {
-        var first = 0
-        while (first < sampled.size) {
-            val end = minOf(first + GROUP, sampled.size)
-            for (place in first until end) {
-                touched += table.touch(table.start(sampled[place]), table.end(sampled[place]))
-            }
-            for (place in first until end) offerEntries(sampled[place], place * dim)
-            first = end
-        }
+        for (place in 0 until sampled.size) offerEntries(sampled[place], place * dim)
     }
 
     /** Of those that are weak enough, a row keeps the strongest if it would keep too few. */

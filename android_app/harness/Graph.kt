@@ -9,7 +9,13 @@ class Graph(private val ptr: IntBuffer, private val rows: IntBuffer) {
     fun degree(row: Int): Int = ptr.get(row + 1) - ptr.get(row)
 
     /** The neighbour of [row] at [index], from 0. */
-    fun neighbour(row: Int, index: Int): Int = rows.get(ptr.get(row) + index)
+    fun neighbour(row: Int, index: Int): Int = rows.get(start(row) + index)
+
+    /** The place of the first of [row]'s neighbours among those of all rows. */
+    fun start(row: Int): Int = ptr.get(row)
+
+    /** The row at a place among the neighbours of all rows. */
+    fun rowAt(place: Int): Int = rows.get(place)
 
     private fun joins(row: Int, other: Int): Boolean {
         var low = ptr.get(row)

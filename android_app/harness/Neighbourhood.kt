@@ -30,6 +30,13 @@ class Neighbourhood(
     private val readerWeights = FloatArray(numSlots * width)
     private val readerCounts = IntArray(numSlots)
 
+    /** Of each slot: its row's degree, and the rows that may become its neighbours. */
+    private val degrees = IntArray(numSlots)
+    private val drawn = IntArray(numSlots * width)
+
+    /** Of each edge among [neighbours]: its place among [readers]. */
+    private val readerPlaces = IntArray(numSlots * width)
+
     /** The slot of each row that still takes readers. */
     private val open = RowMap(numSlots)
     private var size = 0
@@ -48,11 +55,17 @@ class Neighbourhood(
             if (open.number(place) < 0) open.put(place, row, slot)
         }
         val base = Draws.base(seed, stream, step)
-        var slot = 0
-        while (slot < size) {
-            if (rowOf[slot] >= 0) expand(slot, rowOf, base)
-            slot++
+        var first = 0
+        while (first < size) {
+            // All rows are looked up before any is judged, with as little as can be in between:
+            // accesses to memory that no branch waits for run side by side.
+            val end = size
+            for (slot in first until end) aim(slot, rowOf[slot], base)
+            for (slot in first until end) look(slot)
+            for (slot in first until end) connect(slot, rowOf)
+            first = end
         }
+        for (slot in 0 until size) weigh(slot)
         rowOf.fill(-1, size, numSlots)
     }
 
@@ -79,26 +92,38 @@ class Neighbourhood(
         readerCounts.fill(0)
     }
 
-    private fun expand(slot: Int, rowOf: IntArray, base: Long) {
-        val row = rowOf[slot]
-        val degree = graph.degree(row)
-        val all = degree <= width
+    /** Draws where in the graph what may become a neighbour of [slot], which has [row], is. */
+    private fun aim(slot: Int, row: Int, base: Long) {
+        val degree = if (row < 0) 0 else graph.degree(row)
+        degrees[slot] = degree
         for (k in 0 until minOf(degree, width)) {
+            val place = slot * width + k
             val index = when {
-                all -> k
-                else -> Draws.bounded(Draws.draw(base, slot.toLong() * width + k), degree)
+                degree <= width -> k
+                else -> Draws.bounded(Draws.draw(base, place.toLong()), degree)
             }
-            val other = graph.neighbour(row, index)
-            if (all || !isNeighbour(slot, other, rowOf)) connect(slot, other, rowOf)
+            drawn[place] = graph.start(row) + index
         }
-        weigh(slot, degree, rowOf)
     }
 
-    private fun isNeighbour(slot: Int, row: Int, rowOf: IntArray): Boolean {
-        for (k in 0 until neighbourCounts[slot]) {
-            if (rowOf[neighbours[slot * width + k]] == row) return true
+    private fun look(slot: Int) {
+        val first = slot * width
+        for (place in first until first + minOf(degrees[slot], width)) {
+            drawn[place] = graph.rowAt(drawn[place])
         }
-        return false
+    }
+
+    /** Makes [slot] a reader of what was drawn for it, each row once. */
+    private fun connect(slot: Int, rowOf: IntArray) {
+        val first = slot * width
+        for (place in first until first + minOf(degrees[slot], width)) {
+            if (isNew(place, first)) connect(slot, drawn[place], rowOf)
+        }
+    }
+
+    private fun isNew(place: Int, first: Int): Boolean {
+        for (before in first until place) if (drawn[before] == drawn[place]) return false
+        return true
     }
 
     /** Makes [slot] a reader of [row]'s slot, a new one where there is none or its list is full. */
@@ -111,19 +136,21 @@ class Neighbourhood(
             rowOf[other] = row
             open.put(place, row, other)
         }
-        neighbours[slot * width + neighbourCounts[slot]++] = other
-        readers[other * width + readerCounts[other]++] = slot
+        val edge = slot * width + neighbourCounts[slot]++
+        val reader = other * width + readerCounts[other]++
+        neighbours[edge] = other
+        readers[reader] = slot
+        readerPlaces[edge] = reader
     }
 
-    /** Weighs the edges of [slot], so that their sum estimates that over all [degree] of them. */
-    private fun weigh(slot: Int, degree: Int, rowOf: IntArray) {
+    /** Weighs the edges of [slot], so that their sum estimates that over all of its row's. */
+    private fun weigh(slot: Int) {
+        val degree = degrees[slot].toDouble()
         val count = neighbourCounts[slot]
-        for (k in slot * width until slot * width + count) {
-            val other = neighbours[k]
-            val ratio = degree.toDouble() / graph.degree(rowOf[other])
-            val weight = (sqrt(ratio) / count).toFloat()
-            neighbourWeights[k] = weight
-            readerWeights[other * width + readerCounts[other] - 1] = weight
+        for (edge in slot * width until slot * width + count) {
+            val weight = (sqrt(degree / degrees[neighbours[edge]]) / count).toFloat()
+            neighbourWeights[edge] = weight
+            readerWeights[readerPlaces[edge]] = weight
         }
     }
 }

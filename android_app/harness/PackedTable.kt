@@ -37,7 +37,7 @@ class PackedTable(
     private val scales: FloatBuffer? = scaleBytes?.asFloatBuffer()
 
     /** Values of one row. */
-    private val decoded = FloatArray(Eights.up(dim))
+    private val decoded = FloatArray(dim)
 
     val numRows: Int get() = rowPtr.capacity() - 1
 
@@ -49,12 +49,9 @@ class PackedTable(
 
     fun col(entry: Int): Int = cols.get(entry).toInt() and 0xff
 
-    /**
-     * Reads [size] values of [row] from [start] on into [to] from [at] on. It may write as many
-     * more as make a multiple of [Eights.COUNT].
-     */
+    /** Reads [size] values of [row] from [start] on into [to] from [at] on. */
     fun read(row: Int, start: Int, size: Int, to: FloatArray, at: Int) = when (precision) {
-        Precision.FLOAT32 -> Eights.read(floats, start, size, to, at)
+        Precision.FLOAT32 -> for (k in 0 until size) to[at + k] = floats.get(start + k)
         Precision.FLOAT16 -> for (k in 0 until size) to[at + k] = Half.decode(halves.get(start + k))
         Precision.INT8 -> {
             val scale = scales!!.get(row)
@@ -62,19 +59,17 @@ class PackedTable(
         }
     }
 
-    /** Reads [size] columns from [start] on, plus [shift], into [to] from [at] on, as [read]. */
-    fun readCols(start: Int, size: Int, to: IntArray, at: Int, shift: Int) {
-        var k = 0
-        while (k < size && start + k <= nnz - Eights.COUNT) {
-            val eight = cols.getLong(start + k)
-            for (j in 0..Eights.LAST) {
-                to[at + k + j] = shift + (eight ushr Byte.SIZE_BITS * j).toInt().and(0xff)
-            }
-            k += Eights.COUNT
-        }
-        while (k < size) {
-            to[at + k] = shift + col(start + k)
-            k++
+    /** Adds the columns of the entries [at], [count] of them, to [to]. */
+    fun addCols(at: IntArray, count: Int, to: IntArray) {
+        for (k in 0 until count) to[k] += col(at[k])
+    }
+
+    /** Reads the values of the entries [at], [count] of them, into [to]; not of int8, as [scatter]. */
+    fun gather(at: IntArray, count: Int, to: FloatArray) {
+        if (precision == Precision.FLOAT32) {
+            for (k in 0 until count) to[k] = floats.get(at[k])
+        } else {
+            for (k in 0 until count) to[k] = Half.decode(halves.get(at[k]))
         }
     }
 
@@ -138,7 +133,7 @@ class PackedTable(
 
     /**
      * Writes the values of the entries [at], [count] of them, each a row's as [write] does; not for
-     * int8, whose rows are encoded as wholes.
+     * int8, whose rows are wholes: they have scales.
      */
     fun scatter(at: IntArray, count: Int, from: FloatArray) {
         if (precision == Precision.FLOAT32) {
@@ -199,7 +194,7 @@ class PackedTable(
             if (start(0) != 0 || end(numRows - 1) != nnz) {
                 fail("row_ptr: must run from 0 to $nnz")
             }
-            val values = FloatArray(Eights.up(dim))
+            val values = FloatArray(dim)
             for (row in 0 until numRows) {
                 if (start(row) > end(row) || end(row) > nnz) fail("row_ptr: falls at row $row")
                 for (entry in start(row) until end(row)) {

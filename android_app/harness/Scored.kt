@@ -93,7 +93,7 @@ class ScoredVectors(
 private class Unpacked(private val table: PackedTable) {
     private val dim = table.dim
     private val lines = FloatArray(LINES * dim)
-    private val values = FloatArray(Eights.up(dim))
+    private val values = FloatArray(dim)
 
     /** Writes into [to] [count] lines, the rows that [rowOf] names; zeros where there is none. */
     inline fun fill(to: FloatBuffer, count: Int, rowOf: (Int) -> Int) {

@@ -24,13 +24,13 @@ class TopList(private val capacity: Int) {
     }
 
     fun add(value: Float, item: Int) {
-        var rank = size
-        while (rank > 0 && isBetter(value, item, rank - 1)) rank--
-        if (rank == capacity) return
+        if (size == capacity && !isBetter(value, item, size - 1)) return
         if (size < capacity) size++
-        for (k in size - 1 downTo rank + 1) {
-            values[k] = values[k - 1]
-            items[k] = items[k - 1]
+        var rank = size - 1
+        while (rank > 0 && isBetter(value, item, rank - 1)) {
+            values[rank] = values[rank - 1]
+            items[rank] = items[rank - 1]
+            rank--
         }
         values[rank] = value
         items[rank] = item

@@ -46,6 +46,9 @@ class Trainer(
     private val updatedStatesOut = Array(batch.states.size) { FloatBuffer.wrap(updatedStates[it]) }
     private val programStates = program.states.toTypedArray()
     private val padding = FloatArray(chunk)
+
+    /** Numbers of each input of `update` that are not padding. */
+    private var filled = 0
     private var updateNs = 0L
 
     /** Keeps the accesses that only warm a cache from being left out. */
@@ -149,6 +152,7 @@ class Trainer(
         fill(program.values, batch.values, first, count)
         fill(program.gradient, picked, 0, count)
         for (k in programStates.indices) fill(programStates[k], batch.states[k], first, count)
+        filled = count
         val start = System.nanoTime()
         program.update(updatedOut, updatedStatesOut)
         updateNs += System.nanoTime() - start
@@ -158,10 +162,11 @@ class Trainer(
         }
     }
 
+    /** Writes [count] numbers and, where the call before had more, padding. */
     private fun fill(input: FloatBuffer, from: FloatArray, first: Int, count: Int) {
         input.rewind()
         input.put(from, first, count)
-        input.put(padding, 0, chunk - count)
+        if (filled > count) input.put(padding, 0, filled - count)
     }
 
     /** Adds the whole gradient row of every sampled row to its sum. */

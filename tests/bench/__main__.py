@@ -36,6 +36,8 @@ ROWS = GOWALLA_USERS + GOWALLA_ITEMS
 FEW_USERS, FEW_ITEMS = 400, 600
 DEVICE_LOG = 20_000
 """Interactions in the log of the memory comparison, as one device may have."""
+RANKED, RANKED_AT_ONCE = 256, 64
+"""Users of an evaluation, and those for whom its peer ranks by one product."""
 HEAP = "-Xmx3g"
 LITTLE_HEAP = ("-XX:+UseSerialGC", "-Xmx256m", "-Xmn2m")
 
@@ -73,7 +75,7 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
         progress("loop and peers", 0, None)
         found.add(*_against_training_module(jvm, folder, gowalla))
         about["loop"] = loops.parts(jvm.ask("metrics", gowalla.name))
-        found.add(_score(jvm), _score_bytes(gowalla))
+        found.add(*_score(jvm, folder, gowalla, log), _score_bytes(gowalla))
         about["allocated_bytes_of_1000_steps"] = jvm.ask("allocation", gowalla.name, 1000)
         small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
         found.add(loops.graph_share(jvm, small, "graph_share_of_loop_1e4_rows", 0.5))
@@ -146,17 +148,35 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
     ]
 
 
-def _score(jvm: Jvm) -> Result:
-    """Compare the best 20 of all items for one user, from the packed table and from a dense one."""
-    eager = peers.eager_top(GOWALLA_USERS, GOWALLA_ITEMS, DIM, 20)
-    samples = by_turns(
-        {
-            "ours": (lambda count: jvm.time("gowalla evaluation", count), 10),
-            "peer": (timed(eager), 10),
-        },
-        30,
-    )
-    return compared("score_vs_dense", **samples, target=1.0)
+def _score(jvm: Jvm, folder: Path, gowalla: Path, log: Log) -> list[Result]:
+    """Compare the best 20 of all items, a user's, from the packed table and from a dense one.
+
+    First as an evaluation ranks for many users, both sides for some of them at once; then for one
+    user alone.
+    """
+    results = []
+    for name, ranked, target in (("score", RANKED, 1.0), ("score_alone", 1, None)):
+        bundle = write_bundle(
+            folder / name, GOWALLA_USERS, GOWALLA_ITEMS, log, gowalla, gowalla, ranked
+        )
+        jvm.ask("loop", name, bundle, 1)
+        at_once = min(ranked, RANKED_AT_ONCE)
+        eager = timed(peers.eager_top(GOWALLA_USERS, GOWALLA_ITEMS, DIM, 20, at_once))
+        evaluation = partial(jvm.time, f"{name} evaluation")
+        samples = by_turns(
+            {
+                "ours": (_each(evaluation, ranked), max(1, 10 // ranked)),
+                "peer": (_each(eager, at_once), max(1, 10 // at_once)),
+            },
+            30,
+        )
+        results.append(compared(f"{name}_vs_dense", **samples, target=target))
+    return results
+
+
+def _each(work: Timed, users: int) -> Timed:
+    """Give the time of one of the users that ``work`` is for."""
+    return lambda count: [taken // users for taken in work(count)]
 
 
 def _score_bytes(bundle: Path) -> Result:

@@ -107,6 +107,7 @@ def write_bundle(
     log: Log,
     programs_of: Path | None = None,
     table_of: Path | None = None,
+    ranked: int = 1,
     **training: Any,
 ) -> Path:
     """Write a bundle of ``num_users + num_items`` rows, all of them known.
@@ -118,6 +119,7 @@ def write_bundle(
         programs_of: a bundle of as many items whose programs are taken over; an export takes
             seconds.
         table_of: a bundle of as many rows, whose table is shared.
+        ranked: users for whom items are ranked.
         training: what differs from a device's defaults.
     """
     folder.mkdir(parents=True)
@@ -139,7 +141,7 @@ def write_bundle(
         l2=L2,
         training={**_defaults(), **training},
     )
-    later = _later(log, num_items)
+    later = _later(log, num_items, ranked)
     save_file(
         {
             "log_users": log.users,
@@ -163,11 +165,13 @@ def write_bundle(
     return folder
 
 
-def _later(log: Log, num_items: int) -> Log:
-    """Give one pair that is not in the log, of its first user: there is one user to rank for."""
-    user = log.users[0]
-    unknown = np.setdiff1d(np.arange(num_items), log.items[log.users == user])
-    return Log(np.array([user], np.int32), np.array([unknown[0]], np.int32))
+def _later(log: Log, num_items: int, ranked: int) -> Log:
+    """Give one pair that is not in the log for each of so many users, who are ranked for."""
+    users = np.unique(log.users)[:ranked]
+    unknown = [
+        np.setdiff1d(np.arange(num_items), log.items[log.users == user])[0] for user in users
+    ]
+    return Log(users, np.array(unknown, np.int32))
 
 
 def _defaults() -> dict[str, Any]:

@@ -115,15 +115,15 @@ def eager_model_step(step: Step) -> Callable[[], object]:
     return run
 
 
-def eager_top(users: int, items: int, dim: int, top: int) -> Callable[[], object]:
-    """Give the ranking of all items for one user by a dense product and ``topk``."""
+def eager_top(users: int, items: int, dim: int, top: int, ranked: int = 1) -> Callable[[], object]:
+    """Give the ranking of all items for so many users by a dense product and ``topk``."""
     table = torch.randn(users + items, dim)
-    seen = torch.randint(0, items, (50,))
+    seen = torch.randint(0, items, (ranked, 50))
 
     @torch.no_grad()
     def rank() -> object:
-        scores = table[users:] @ table[7]
-        scores[seen] = -torch.inf
+        scores = table[:ranked] @ table[users:].T
+        scores.scatter_(1, seen, -torch.inf)
         return torch.topk(scores, top)
 
     return rank

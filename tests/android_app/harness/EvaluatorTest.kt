@@ -73,6 +73,25 @@ class EvaluatorTest {
     }
 
     @Test
+    fun `more users than are looked at together`() {
+        val users = 2 * Candidates.USERS + 3
+        val values = List(users) { if (it % 2 == 0) 1f else -1f } + items
+        // Every user's later item is its best one, but the last user's, whose it is not.
+        val interactions = interactions(
+            users,
+            log = listOf(0 to 5),
+            later = List(users) { it to if (it == users - 1 || it % 2 == 1) 4 else 0 },
+        )
+        val table = table(1, *values.map { mapOf(0 to it) }.toTypedArray())
+        val scores = PlainScores(3, top = 1, dim = 1)
+        val evaluator = Evaluator(manifest(users, 6, 1), scores, interactions, Samples())
+        val quality = evaluator.evaluate(table, null)
+        assertEquals((users - 1.0) / users, quality.recall!!, 1e-12)
+        assertEquals((users - 1.0) / users, quality.ndcg!!, 1e-12)
+        assertEquals(users, quality.users)
+    }
+
+    @Test
     fun `without later items there is nothing to average`() {
         val quality = evaluate(6, emptyList())
         assertNull(quality.recall)

@@ -32,7 +32,7 @@ fun table(dim: Int, vararg rows: Map<Int, Float>): PackedTable {
 fun rows(table: PackedTable): List<Map<Int, Float>> = List(table.numRows) { row ->
     val start = table.start(row)
     val size = table.end(row) - start
-    val values = FloatArray(Eights.up(size)).also { table.read(row, start, size, it, 0) }
+    val values = FloatArray(size).also { table.read(row, start, size, it, 0) }
     (0 until size).associate { table.col(start + it) to values[it] }
 }
 
