@@ -1,4 +1,4 @@
-"""The built harness: one for all tests, never made again while one of them runs it."""
+"""The built desktop runtime and harness: one for all tests, never made again while one runs it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,37 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LAUNCHER = ROOT / "android_app" / "target" / "desktop" / "bin" / "harness"
+APP = ROOT / "android_app"
+DESKTOP = APP / "target" / "desktop"
 
 
 @pytest.fixture(scope="session")
-def launcher() -> Path:
-    """The built launcher; skips where it cannot be built, fails where the build does."""
+def desktop() -> Path:
+    """The built runtime; skips where a tool is missing or the host cannot run it."""
     for tool in ("npm", "mvn", "javac", "cc"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     if sys.platform != "linux":
         pytest.skip("the desktop runtime needs Linux")
-    app = ROOT / "android_app"
-    _succeed([sys.executable, str(app / "runtime" / "build.py")])
-    jar = LAUNCHER.parent.parent / "jars" / "harness.jar"
-    sources = [app / "pom.xml", *(app / "harness").glob("*.kt")]
+    _succeed([sys.executable, str(APP / "runtime" / "build.py")])
+    return DESKTOP
+
+
+@pytest.fixture(scope="session")
+def launcher(desktop: Path) -> Path:
+    """The built harness' launcher; fails where the build does."""
+    jar = desktop / "jars" / "harness.jar"
+    sources = [APP / "pom.xml", *(APP / "harness").glob("*.kt")]
     # Tests may run in several processes; the runtime's build made the folder.
-    with (app / "target" / "cache" / "harness.lock").open("w") as lock:
+    with (APP / "target" / "cache" / "harness.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not jar.exists() or jar.stat().st_mtime < max(path.stat().st_mtime for path in sources):
-            pom = str(app / "pom.xml")
+            pom = str(APP / "pom.xml")
             _succeed(["mvn", "-B", "-q", "-f", pom, "package", "-Dmaven.test.skip=true"])
             jar.touch()  # Maven leaves one that comes out the same
-    assert os.access(LAUNCHER, os.X_OK)
-    return LAUNCHER
+    found = desktop / "bin" / "harness"
+    assert os.access(found, os.X_OK)
+    return found
 
 
 def _succeed(command: list[str]) -> None:

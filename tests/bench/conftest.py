@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.android_app.conftest import launcher
+from tests.android_app.conftest import desktop, launcher
 from tests.bench.jvm import Runtime
 
-__all__ = ["launcher"]
+__all__ = ["desktop", "launcher"]
 
 
 @pytest.fixture(scope="session")

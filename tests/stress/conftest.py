@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.android_app.conftest import launcher
+from tests.android_app.conftest import desktop, launcher
 from tests.stress.chains import SETTINGS, Prepared, prepare
 from tests.stress.corruption import Range
 from tests.stress.deltas import Stage
 from tests.stress.workshop import Workshop
 
-__all__ = ["launcher"]
+__all__ = ["desktop", "launcher"]
 
 
 @pytest.fixture(scope="session")

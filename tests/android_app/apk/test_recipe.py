@@ -37,12 +37,6 @@ def again(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe.build(signing.debug_signer(), list(recipe.ABIS), target=target)
 
 
-@pytest.fixture(scope="module")
-def desktop(launcher: Path) -> Path:
-    """The desktop runtime with Maven's harness."""
-    return launcher.parent.parent
-
-
 def test_two_builds_have_the_same_entries(built: Built, again: Path) -> None:
     """Each entry and its place, so all but the signature block."""
     with zipfile.ZipFile(built.apk) as first, zipfile.ZipFile(again) as second:
@@ -78,6 +72,7 @@ def test_one_abi_reuses_all_but_the_zip(built: Built) -> None:
     assert json.loads(apk.with_suffix(".json").read_text())["package"]["abis"] == ["arm64-v8a"]
 
 
+@pytest.mark.usefixtures("launcher")  # which makes the jar
 def test_the_harness_is_the_desktops(built: Built, desktop: Path) -> None:
     """Compiled apart, by the options of the same pom.xml: the same bytes.
 

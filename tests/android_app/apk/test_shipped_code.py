@@ -73,7 +73,7 @@ def shipped_launcher(jar: Path, launcher: Path) -> Path:
 
 
 @pytest.fixture
-def desktop(launcher: Path, tiny_bundle: Path, tmp_path: Path) -> Harness:  # noqa: F811
+def reference(launcher: Path, tiny_bundle: Path, tmp_path: Path) -> Harness:  # noqa: F811
     """The harness as Maven made it."""
     return Harness(launcher, tiny_bundle, tmp_path / "desktop")
 
@@ -128,9 +128,9 @@ def states(harness: Harness) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in harness.state.iterdir()}
 
 
-def test_it_trains_to_the_same_bits(shipped: Harness, desktop: Harness) -> None:
+def test_it_trains_to_the_same_bits(shipped: Harness, reference: Harness) -> None:
     keys = {"run_id": "same", "checkpoint_every": 50}
-    ended, expected = shipped.run(**keys), desktop.run(**keys)
+    ended, expected = shipped.run(**keys), reference.run(**keys)
     assert expected.code == 0, expected.errors
     assert ended.code == 0, ended.errors
     assert ended.report["state"]["table_sha256"] == expected.report["state"]["table_sha256"]
@@ -139,14 +139,14 @@ def test_it_trains_to_the_same_bits(shipped: Harness, desktop: Harness) -> None:
     for key in ("losses", "quality", "correctness", "state", "bundle", "parameters", "versions"):
         assert ended.report[key] == expected.report[key], key
     assert shape(ended.report) == shape(expected.report)
-    assert states(shipped) == states(desktop)
+    assert states(shipped) == states(reference)
 
 
 @pytest.mark.parametrize("first", ["shipped", "desktop"])
 def test_each_goes_on_from_the_others_checkpoint(
-    first: str, shipped: Harness, desktop: Harness
+    first: str, shipped: Harness, reference: Harness
 ) -> None:
-    one, other = (shipped, desktop) if first == "shipped" else (desktop, shipped)
+    one, other = (shipped, reference) if first == "shipped" else (reference, shipped)
     assert one.run(evaluate="false", steps=45).code == 0
     shutil.copytree(one.state, other.state)
     resumed = other.run(evaluate="false")
@@ -189,7 +189,7 @@ def _cut_manifest(bundle: Path) -> None:
 )
 def test_it_says_the_same_of_a_damaged_bundle(
     shipped: Harness,
-    desktop: Harness,
+    reference: Harness,
     tiny_bundle: Path,  # noqa: F811
     tmp_path: Path,
     damage: Callable[[Path], object],
@@ -201,7 +201,7 @@ def test_it_says_the_same_of_a_damaged_bundle(
     def end(harness: Harness) -> Ended:
         return Harness(harness.launcher, bundle, harness.folder).run()
 
-    ended, expected = end(shipped), end(desktop)
+    ended, expected = end(shipped), end(reference)
     assert (ended.code, expected.code) == (1, 1)
     assert message in ended.value("error")
     assert ended.value("error") == ended.report["error"]
@@ -228,7 +228,7 @@ def test_libraries_of_another_abi_are_an_error_of_the_run(
     assert list(harness.state.iterdir()) == []
 
 
-def test_what_it_prints_is_the_same(shipped: Harness, desktop: Harness) -> None:
+def test_what_it_prints_is_the_same(shipped: Harness, reference: Harness) -> None:
     """All but the paths and how often training told its progress."""
 
     def told(ended: Ended) -> list[str]:
@@ -236,6 +236,6 @@ def test_what_it_prints_is_the_same(shipped: Harness, desktop: Harness) -> None:
         return [line for line in dict.fromkeys(lines) if "report=" not in line]
 
     lines = told(shipped.run(steps=20))
-    assert lines == told(desktop.run(steps=20))
+    assert lines == told(reference.run(steps=20))
     assert lines[-1] == "INSTRUMENTATION_RESULT: exit_status=succeeded"
     assert json.loads(shipped.report_path.read_text())["exit_status"] == "succeeded"

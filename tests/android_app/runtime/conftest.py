@@ -1,9 +1,8 @@
-"""The built desktop runtime, and a small Java program on it."""
+"""A small Java program on the built desktop runtime."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,26 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 RUNTIME = ROOT / "android_app" / "runtime"
-DESKTOP = ROOT / "android_app" / "target" / "desktop"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # The build is a script beside its modules, not a package.
 sys.path.insert(0, str(RUNTIME))
-
-
-@pytest.fixture(scope="session")
-def desktop() -> Path:
-    """The built directory; skips where a tool is missing or the host cannot run it."""
-    for tool in ("npm", "mvn", "javac", "cc"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    if sys.platform != "linux":
-        pytest.skip("the desktop runtime needs Linux")
-    built = subprocess.run(
-        [sys.executable, str(RUNTIME / "build.py")], capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stderr
-    return DESKTOP
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ from torch.export import export
 from torch.export.experimental import _export_forward_backward
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .conftest import DESKTOP, Run
+from tests.android_app.conftest import DESKTOP
+
+from .conftest import Run
 
 
 def regression_loss(w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
