@@ -62,10 +62,17 @@ class Exchange(
             active += size
             droppable += maxOf(0, size - keep)
         }
-        strongest.begin(minOf(floor(fraction * active).toInt(), droppable))
+        val wanted = minOf(floor(fraction * active).toInt(), droppable)
+        strongest.beginGuess(wanted, PART)
+        offerSums(sampled, sums, PART)
+        strongest.endGuess()
+        strongest.begin(wanted)
         do offerSums(sampled, sums) while (!strongest.finish())
         val count = strongest.count
         if (count == 0) return 0
+        weakest.beginGuess(count, PART)
+        offerEntries(sampled, PART)
+        weakest.endGuess()
         weakest.begin(count)
         do offerEntries(sampled) while (!weakest.finish())
         repacking.begin(count)
@@ -80,10 +87,10 @@ class Exchange(
     }
 
     /**
-     * Offers the inactive places that have a sum, called `place * d + col`. A sum of 0 is none, so
-     * those of active places are set to it.
+     * Offers the inactive places that have a sum, called `place * d + col`; of a [part] of the rows
+     * only, if it is not 1. A sum of 0 is none, so those of active places are set to it.
      */
-    private fun offerSums(sampled: SampledRows, sums: GradientSums) {
+    private fun offerSums(sampled: SampledRows, sums: GradientSums, part: Int = 1) {
         var first = 0
         while (first < sampled.size) {
             val count = bringNear(first, sampled, sums)
@@ -97,7 +104,7 @@ class Exchange(
                 }
                 offerSums(values, start, place * dim)
             }
-            first += GROUP
+            first += GROUP * part
         }
     }
 
@@ -127,9 +134,13 @@ class Exchange(
         }
     }
 
-    /** Offers the entries that may go; the k-th of a row is called `place * d + k`. */
-    private fun offerEntries(sampled: SampledRows) {
-        for (place in 0 until sampled.size) offerEntries(sampled[place], place * dim)
+    /** Offers the entries that may go, [part] as above; a row's k-th is called `place * d + k`. */
+    private fun offerEntries(sampled: SampledRows, part: Int = 1) {
+        var place = 0
+        while (place < sampled.size) { // a range with a step would be an object
+            offerEntries(sampled[place], place * dim)
+            place += part
+        }
     }
 
     /** Of those that are weak enough, a row keeps the strongest if it would keep too few. */
@@ -144,5 +155,8 @@ class Exchange(
     private companion object {
         /** Places that are looked at together. */
         const val GROUP = 16
+
+        /** One in so many rows is enough to guess by. */
+        const val PART = 32
     }
 }

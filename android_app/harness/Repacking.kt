@@ -36,6 +36,12 @@ class Repacking(
     private var grownPlaces = IntArray(0)
     private var grownMeans = FloatArray(0)
 
+    /** Of the row that grew last: where its entries end, the place reached, and its mean. */
+    private var growing = -1
+    private var growingEnd = 0
+    private var growingPlace = 0
+    private var growingMean = 0f
+
     /** Of a block of rows: where they end, and by how much they grow. */
     private val rowEnds = table.rowPtr.duplicate()
     private val ends = IntArray(BLOCK)
@@ -67,6 +73,7 @@ class Repacking(
         }
         numDropped = 0
         numGrown = 0
+        growing = -1
     }
 
     /** The [k]-th entry of [row], from 0, shall go; they come in ascending order. */
@@ -77,11 +84,15 @@ class Repacking(
 
     /** ([row], [col]), which is not there, shall be there as zero; they come in ascending order. */
     fun grow(row: Int, col: Int) {
-        val end = table.end(row)
-        var place = table.start(row)
-        while (place < end && table.col(place) < col) place++
-        grownPlaces[numGrown] = place
-        if (averaged != null) grownMeans[numGrown] = meanOf(averaged, row)
+        if (row != growing) {
+            growing = row
+            growingEnd = table.end(row)
+            growingPlace = table.start(row)
+            if (averaged != null) growingMean = meanOf(averaged, row)
+        }
+        while (growingPlace < growingEnd && table.col(growingPlace) < col) growingPlace++
+        grownPlaces[numGrown] = growingPlace
+        if (averaged != null) grownMeans[numGrown] = growingMean
         grownRows[numGrown] = row
         grownCols[numGrown++] = col.toByte()
     }

@@ -5,17 +5,19 @@ package org.sparserec.harness
  * at the front, in memory for a few times as many as are wanted.
  *
  * ```
+ * smallest.beginGuess(wanted, part)
+ * for (... one in part ...) smallest.offer(key, name)
+ * smallest.endGuess()
  * smallest.begin(wanted)
  * do { for (...) smallest.offer(key, name) } while (!smallest.finish())
  * ```
  *
- * It looks only at keys up to a little over what was the limit the time before. Where that gives
- * too few, [finish] asks for everything once more; what is kept does not depend on it.
+ * After a guess it looks only at keys below what the limit will be, going by a part of them. Where that
+ * gives too few, [finish] asks for everything once more; what is kept does not depend on it.
  */
 class Smallest {
     private var wanted = 0
     private var guess = LARGEST
-    private var guessed = false
     private var keys = IntArray(0)
     private var names = IntArray(0)
     private var kept = 0
@@ -32,11 +34,21 @@ class Smallest {
     /** The name of one of those kept, in the order in which they were offered. */
     fun name(k: Int): Int = names[k]
 
+    /** Begins a guess at the limit of [wanted] keys by one in [part] of them, to be offered now. */
+    fun beginGuess(wanted: Int, part: Int) {
+        val few = wanted / part
+        begin(few + few / MARGIN + LEAST_MARGIN)
+    }
+
+    fun endGuess() {
+        finish()
+        guess = if (kept < wanted) LARGEST else limit
+    }
+
     /** Begins anew: the [wanted] smallest keys are to be kept. */
     fun begin(wanted: Int) {
         this.wanted = wanted
         kept = 0
-        guessed = guess < LARGEST
         limit = if (wanted == 0) 0 else guess
         val room = maxOf(LEAST_ROOM, ROOM_PER_WANTED * wanted)
         if (keys.size < room) {
@@ -84,14 +96,14 @@ class Smallest {
 
     /** Whether it is done; otherwise every key is to be offered again. */
     fun finish(): Boolean {
+        val guessed = guess < LARGEST
+        guess = LARGEST
         if (kept < wanted && guessed) {
             kept = 0
-            guessed = false
             limit = LARGEST
             return false
         }
         if (kept > wanted) prune()
-        guess = minOf(limit, LARGEST - SLACK) + SLACK
         return true
     }
 
@@ -145,8 +157,9 @@ class Smallest {
         /** Above every key that is ever kept. */
         const val LARGEST = Int.MAX_VALUE - 1
 
-        /** A quarter of a power of two, in keys that are the bits of a float. */
-        private const val SLACK = 1 shl 21
+        /** A guess is for so many more, as a part and at least. */
+        private const val MARGIN = 8
+        private const val LEAST_MARGIN = 64
 
         private const val DIGIT = 11
         private const val BUCKETS = 1 shl DIGIT

@@ -1,6 +1,7 @@
 package org.sparserec.harness
 
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import java.util.Random
 
@@ -24,6 +25,44 @@ class SmallestTest {
                 assertEquals(expected, smallest.kept())
             }
         }
+    }
+
+    @Test
+    fun `what is kept does not depend on the guess`() {
+        val random = Random(6)
+        val smallest = Smallest()
+        val keys = IntArray(4000) { random.nextInt(1000) }
+        val expected = keys.indices.sortedBy { keys[it] }.take(800).sorted()
+        // Guesses by keys like the others, smaller and larger, and by too few to tell.
+        val kinds = listOf<(Int) -> Int>({ keys[it] }, { keys[it] / 9 }, { 5000 + it })
+        val parts = kinds.flatMap { of -> listOf(IntArray(400, of), IntArray(20, of)) }
+        for (part in parts) {
+            smallest.beginGuess(800, 10)
+            for (key in part) smallest.offer(key, 0)
+            smallest.endGuess()
+            smallest.begin(800)
+            do {
+                for (k in keys.indices) smallest.offer(keys[k], k)
+            } while (!smallest.finish())
+            assertEquals(expected, smallest.kept())
+        }
+    }
+
+    @Test
+    fun `a guess leaves out most of what is not wanted, and lasts for one time`() {
+        val random = Random(7)
+        val smallest = Smallest()
+        val keys = IntArray(64_000) { random.nextInt(1 shl 20) }
+        smallest.beginGuess(10_000, 32)
+        for (k in keys.indices step 32) smallest.offer(keys[k], k)
+        smallest.endGuess()
+        smallest.begin(10_000)
+        val passing = keys.count { it < smallest.limit }
+        assertTrue(passing in 10_000..16_000) { "$passing pass" }
+        for (k in keys.indices) smallest.offer(keys[k], k)
+        assertTrue(smallest.finish())
+        smallest.begin(10_000)
+        assertEquals(Smallest.LARGEST, smallest.limit)
     }
 
     @Test
