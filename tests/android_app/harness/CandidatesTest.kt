@@ -32,18 +32,33 @@ class CandidatesTest {
                 count,
             )
             val items = IntArray(count)
-            candidates.find(intArrayOf(9, 0, 1, 2), 1, numUsers)
-            for (user in 0 until numUsers) {
-                fun score(item: Int) = rows[user].entries
-                    .sumOf { (col, value) -> 1.0 * value * (rows[numUsers + item][col] ?: 0f) }
-                val wanted = (0 until numItems).filterNot { interactions.isKnown(user, it) }
-                    .sortedByDescending { score(it) }
-                    .take(count)
-                    .sorted()
-                val size = candidates.copy(user, items)
-                assertEquals(wanted, items.take(size), "$count, user $user")
+            for (some in listOf(numUsers, 1)) { // together, and each alone
+                for (first in 0 until numUsers step some) {
+                    candidates.find(intArrayOf(9, 0, 1, 2), 1 + first, some)
+                    for (user in first until first + some) {
+                        val size = candidates.copy(user - first, items)
+                        val found = items.take(size)
+                        assertEquals(best(rows, interactions, user, count), found, "user $user")
+                    }
+                }
             }
         }
+    }
+
+    /** By sorting all of [user]'s scores. */
+    private fun best(
+        rows: List<Map<Int, Float>>,
+        interactions: Interactions,
+        user: Int,
+        count: Int,
+    ): List<Int> {
+        val numUsers = interactions.log.numUsers
+        fun score(item: Int) = rows[user].entries
+            .sumOf { (col, value) -> 1.0 * value * (rows[numUsers + item][col] ?: 0f) }
+        return (0 until rows.size - numUsers).filterNot { interactions.isKnown(user, it) }
+            .sortedByDescending { score(it) }
+            .take(count)
+            .sorted()
     }
 
     @Test
