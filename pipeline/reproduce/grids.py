@@ -172,7 +172,7 @@ def tuning(tuned: Tuned) -> list[Cell]:
             variant=f"lr={rate:g},l2={penalty:g}",
             overrides=(("step.learning_rate", rate), ("step.l2", penalty)),
         )
-        for rate, penalty in product(LEARNING_RATES, budget_of(dataset).penalties)
+        for rate, penalty in product(LEARNING_RATES, budget_of(dataset, model).penalties)
     ]
 
 

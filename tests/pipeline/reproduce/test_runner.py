@@ -49,7 +49,7 @@ def test_a_cell_is_tuned_run_and_recorded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(OTHERWISE, penalties=(0.01,))  # each point is a process
-    monkeypatch.setattr(grids, "budget_of", lambda dataset: one)
+    monkeypatch.setattr(grids, "budget_of", lambda dataset, model: one)
     how = options(tmp_path, jobs=2)
     points = len(LEARNING_RATES)
     assert [cell.experiment for cell in pending([CELL], how)] == ["tune"] * points + ["domains"]
