@@ -47,13 +47,15 @@ class Candidates(
             nextSeen[k] = interactions.seen.start(user)
             nextLogged[k] = interactions.log.start(user)
         }
+        val alone = some == 1
+        if (alone) unpack(users[0])
         var item = 0
         while (item < manifest.knownItems) {
             val size = minOf(ITEMS, manifest.knownItems - item)
             items.read(table, manifest.numUsers + item, size)
-            if (some > 1) orderByColumn()
+            if (alone) scoreByRow() else orderByColumn()
             for (k in 0 until some) {
-                if (some > 1) scoreByColumn(users[k]) else scoreByRow(users[k])
+                if (!alone) scoreByColumn(users[k])
                 nextSeen[k] = hide(interactions.seen, of[first + k], nextSeen[k], item)
                 nextLogged[k] = hide(interactions.log, of[first + k], nextLogged[k], item)
                 offer(found[k], item)
@@ -89,10 +91,13 @@ class Candidates(
         }
     }
 
-    /** The same sums, and zeros in between: quicker than to order the block for one user. */
-    private fun scoreByRow(user: Rows) {
+    private fun unpack(user: Rows) {
         query.fill(0f)
         for (entry in 0 until user.ptr[1]) query[user.col(entry)] = user.values[entry]
+    }
+
+    /** The same sums for [query], and zeros in between: quicker than to order a block for one user. */
+    private fun scoreByRow() {
         for (place in 0 until items.size) {
             var sum = 0f
             for (entry in items.ptr[place] until items.ptr[place + 1]) {

@@ -63,18 +63,10 @@ class Exchange(
             droppable += maxOf(0, size - keep)
         }
         val wanted = minOf(floor(fraction * active).toInt(), droppable)
-        strongest.beginGuess(wanted, PART)
-        offerSums(sampled, sums, PART)
-        strongest.endGuess()
-        strongest.begin(wanted)
-        do offerSums(sampled, sums) while (!strongest.finish())
+        strongest.keep(wanted) { part -> offerSums(sampled, sums, part) }
         val count = strongest.count
         if (count == 0) return 0
-        weakest.beginGuess(count, PART)
-        offerEntries(sampled, PART)
-        weakest.endGuess()
-        weakest.begin(count)
-        do offerEntries(sampled) while (!weakest.finish())
+        weakest.keep(count) { part -> offerEntries(sampled, part) }
         repacking.begin(count)
         for (k in 0 until count) {
             val grown = strongest.name(k)
@@ -86,11 +78,20 @@ class Exchange(
         return count
     }
 
+    /** Keeps the [wanted] smallest; [offer] offers those of one in so many rows, or of all for 1. */
+    private inline fun Smallest.keep(wanted: Int, offer: (part: Int) -> Unit) {
+        beginGuess(wanted, PART)
+        offer(PART)
+        endGuess()
+        begin(wanted)
+        do offer(1) while (!finish())
+    }
+
     /**
-     * Offers the inactive places that have a sum, called `place * d + col`; of a [part] of the rows
-     * only, if it is not 1. A sum of 0 is none, so those of active places are set to it.
+     * Offers the inactive places that have a sum, called `place * d + col`; of one in
+     * [part] rows or so. A sum of 0 is none, so those of active places are set to it.
      */
-    private fun offerSums(sampled: SampledRows, sums: GradientSums, part: Int = 1) {
+    private fun offerSums(sampled: SampledRows, sums: GradientSums, part: Int) {
         var first = 0
         while (first < sampled.size) {
             val count = bringNear(first, sampled, sums)
@@ -135,7 +136,7 @@ class Exchange(
     }
 
     /** Offers the entries that may go, [part] as above; a row's k-th is called `place * d + k`. */
-    private fun offerEntries(sampled: SampledRows, part: Int = 1) {
+    private fun offerEntries(sampled: SampledRows, part: Int) {
         var place = 0
         while (place < sampled.size) { // a range with a step would be an object
             offerEntries(sampled[place], place * dim)

@@ -12,8 +12,8 @@ package org.sparserec.harness
  * do { for (...) smallest.offer(key, name) } while (!smallest.finish())
  * ```
  *
- * After a guess it looks only at keys below what the limit will be, going by a part of them. Where that
- * gives too few, [finish] asks for everything once more; what is kept does not depend on it.
+ * After a guess it looks only at keys below what the limit will be, going by a part of them. Where
+ * that gives too few, [finish] asks for everything once more; what is kept does not depend on it.
  */
 class Smallest {
     private var wanted = 0
