@@ -1,5 +1,6 @@
 package org.sparserec.harness
 
+import java.util.BitSet
 import kotlin.math.floor
 import kotlin.math.max
 
@@ -10,6 +11,9 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
 
     /** |S|, unless the log has fewer rows. */
     val sampledSize: Int = max(1, floor(training.sampledFraction * manifest.numRows + 0.5).toInt())
+
+    /** Rows that a window can come to: once it has all of the log's, no draw adds one. */
+    private val mostRows = minOf(sampledSize, rowsOfLog())
 
     /** Of a batch's first negatives, whether they must be looked at closely. */
     private val doubtful = BooleanArray(training.batchSize)
@@ -81,10 +85,10 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
         sampled.clear()
         val most = MAX_DRAWS_PER_ROW * sampledSize
         var i = 0L
-        while (i < most && sampled.size < sampledSize) {
+        while (i < most && sampled.size < mostRows) {
             val pairs = minOf(PAIRS_AT_ONCE.toLong(), most - i).toInt()
             drawRows(base, i, pairs)
-            for (k in 0 until 2 * pairs) if (sampled.size < sampledSize) sampled.add(drawn[k])
+            for (k in 0 until 2 * pairs) if (sampled.size < mostRows) sampled.add(drawn[k])
             i += pairs
         }
         sampled.seal()
@@ -97,6 +101,15 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
             drawn[2 * k] = interactions.logUsers.get(pair)
             drawn[2 * k + 1] = manifest.numUsers + interactions.logItems.get(pair)
         }
+    }
+
+    private fun rowsOfLog(): Int {
+        val met = BitSet(manifest.numRows)
+        for (pair in 0 until logSize) {
+            met.set(interactions.logUsers.get(pair))
+            met.set(manifest.numUsers + interactions.logItems.get(pair))
+        }
+        return met.cardinality()
     }
 
     private companion object {
