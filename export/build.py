@@ -264,7 +264,7 @@ def _manifest(
             batch_size=recipe.batch_size,
             steps=steps,
             seed=recipe.seed,
-            window=recipe.window,
+            window=recipe.window_of(table.num_rows, steps),
             sampled_fraction=recipe.sampled_fraction,
             exchange_fraction=recipe.exchange_fraction,
             exchange_stop=recipe.exchange_stop,

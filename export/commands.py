@@ -91,7 +91,12 @@ def export(
         typer.Option(min=1, help="Steps of the device's run.  [default: 14 passes over the log]"),
     ] = None,
     window: Annotated[
-        int | None, typer.Option(min=1, help="Steps between two mask updates.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps between two mask updates.  [default: 50, more for tables of more than"
+            " 150,000 rows]",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the device's draws.")] = None,
 ) -> None:

@@ -44,7 +44,7 @@ def golden(
         The content of ``golden.json``. Its steps reach past two mask updates where the run does.
     """
     trainer = incremental_trainer(table, log, seen, known_items, recipe, steps, dense)
-    count = min(steps, 2 * recipe.window + STEPS_PAST_UPDATES)
+    count = min(steps, 2 * recipe.window_of(table.num_rows, steps) + STEPS_PAST_UPDATES)
     losses = [trainer.run_step() for _ in range(count)]
     before = recommender(table, recipe, seen, dense or {})
     quality = evaluate(before, later, join(seen, log), known_items)

@@ -28,6 +28,7 @@ LEARNING_RATES: dict[OptimizerName, float] = {
 }
 """Where none is given. SGD's is on the batch's mean loss, so it is large: a row's share of a batch
 is about 1 / batch_size."""
+WINDOW, LEAST_UPDATES = 50, 3
 SCORED_ROWS = 256
 """C of models with a graph: rows whose vectors are made at a time."""
 
@@ -50,7 +51,8 @@ class Incremental:
         negatives: K, items that the batch shares under ``softmax``.
         epochs: passes over the log.
         seed: of the draws.
-        window, sampled_fraction, exchange_fraction, exchange_stop: of the mask updates.
+        window: dT, steps between two mask updates; None: what ``window_of`` gives.
+        sampled_fraction, exchange_fraction, exchange_stop: of the mask updates.
         negative_tries: draws for a negative before the last one stands.
         floor: least active entries of a row.
         fanout: F, neighbours of a slot, for models with a graph.
@@ -67,7 +69,7 @@ class Incremental:
     negatives: int = 256
     epochs: int = 14
     seed: int = 1
-    window: int = 50
+    window: int | None = None
     sampled_fraction: float = 0.25
     exchange_fraction: float = 0.1
     exchange_stop: float = 0.75
@@ -87,6 +89,23 @@ class Incremental:
         chosen: OptimizerName = optimizer or ("sgd" if model == "mf" else "adam")
         rate = LEARNING_RATES[chosen]
         return replace(cls(), model=model, loss=loss, optimizer=chosen, learning_rate=rate)
+
+    def window_of(self, num_rows: int, steps: int) -> int:
+        """Give dT for a run: the recipe's own, or else ``WINDOW`` and more for a large table.
+
+        A mask update's time grows with the table. So that its part of a step does not, a window
+        has a slot for each sampled row; its length hardly matters to quality (docs/method.md). A
+        short run still has room for ``LEAST_UPDATES``, if windows are no shorter than ``WINDOW``.
+
+        Args:
+            num_rows: N.
+            steps: of the run.
+        """
+        if self.window is not None:
+            return self.window
+        for_table = math.ceil(self.sampled_fraction * num_rows / self.batch_slots)
+        for_run = int(self.exchange_stop * steps) // (LEAST_UPDATES + 1)
+        return max(WINDOW, min(for_table, for_run))
 
     @property
     def batch_slots(self) -> int:
@@ -154,7 +173,8 @@ def incremental_trainer(
         floor=recipe.floor,
         precision=recipe.precision,
     )
-    schedule = Schedule(steps, recipe.window, recipe.exchange_fraction, recipe.exchange_stop)
+    window = recipe.window_of(table.num_rows, steps)
+    schedule = Schedule(steps, window, recipe.exchange_fraction, recipe.exchange_stop)
     neighbourhood = None
     if MODELS[recipe.model].GRAPH != "none":
         neighbours = Neighbours.of(seen, table.num_users, table.num_items)

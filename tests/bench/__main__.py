@@ -92,6 +92,8 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
             progress(f"tables, {access}", 0, None)
             results, about[access] = loops.growth(jvm, folder, gowalla, access, of)
             found.add(*results)
+        progress("tables and mask updates", 0, None)
+        found.add(loops.whole_loop(jvm, folder, gowalla))
 
 
 class Found:

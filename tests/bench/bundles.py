@@ -29,7 +29,7 @@ from tests.android_app.harness.bundles import (
 DIM, BATCH, DENSITY, L2 = 64, 256, 0.1, 0.003
 GOWALLA_USERS, GOWALLA_ITEMS, GOWALLA_PAIRS = 29_858, 40_981, 810_128
 USER_EXPONENT, ITEM_EXPONENT = 0.67, 0.64
-LOG_PAIRS = 1_000_000
+LOG_PAIRS = STEPS = 1_000_000
 UPDATE_CHUNK = 8192
 """E, as an export chooses it for these sizes."""
 BLOCK = 1 << 17
@@ -139,7 +139,7 @@ def write_bundle(
         update_chunk=UPDATE_CHUNK,
         score_chunk=score_chunk(min(num_items, GOWALLA_ITEMS)),
         l2=L2,
-        training={**_defaults(), **training},
+        training={**_defaults(rows), **training},
     )
     later = _later(log, num_items, ranked)
     save_file(
@@ -174,16 +174,16 @@ def _later(log: Log, num_items: int, ranked: int) -> Log:
     return Log(users, np.array(unknown, np.int32))
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults(rows: int) -> dict[str, Any]:
     device = Incremental()
     return {
         "optimizer": "sgd",
         "learning_rate": 1e-3,  # random gradients for thousands of steps: values stay small
         "l2": L2,
         "batch_size": BATCH,
-        "steps": 1_000_000,
+        "steps": STEPS,
         "seed": device.seed,
-        "window": device.window,
+        "window": device.window_of(rows, STEPS),
         "sampled_fraction": device.sampled_fraction,
         "exchange_fraction": device.exchange_fraction,
         "exchange_stop": device.exchange_stop,

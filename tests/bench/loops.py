@@ -8,9 +8,11 @@ from statistics import median
 from typing import Any
 
 from pipeline.data.datasets import DATA_VARIABLE
+from pipeline.incremental import WINDOW, Incremental
 from tests.bench.bundles import (
     GOWALLA_ITEMS,
     GOWALLA_USERS,
+    STEPS,
     Log,
     gowalla_log,
     popular_log,
@@ -21,7 +23,6 @@ from tests.bench.bundles import (
 from tests.bench.jvm import Jvm
 from tests.bench.measure import Result, Timed, by_turns, compared
 
-WINDOW = 50
 SMALL, LARGE = 10**4, 10**7
 USER_SHARE = 0.4
 MOST_STEPS = 10_000
@@ -116,6 +117,31 @@ def growth(
         compared(f"graph_1e7_vs_1e4_rows{suffix}", graphs[LARGE], graphs[SMALL]),
     ]
     return results, {names[rows]: parts(of) for rows, of in metrics.items()}
+
+
+def whole_loop(jvm: Jvm, folder: Path, programs: Path) -> Result:
+    """Compare loops at 10^7 and 10^4 rows, mask updates and all, in processor time a step.
+
+    Args:
+        jvm: to run in.
+        folder: where ``growth`` left its uniform bundles.
+        programs: a bundle whose programs are taken.
+    """
+    taken: dict[int, list[int]] = {}
+    for rows in (SMALL, LARGE):
+        name = f"updated-{rows}"
+        users = int(USER_SHARE * rows)
+        items = rows - users
+        log = uniform_log(users, items, 1)
+        table = folder / f"uniform-{rows}"
+        write_bundle(folder / name, users, items, log, programs, table_of=table)
+        window = Incremental().window_of(rows, STEPS)
+        warm, windows = (2, 3) if rows == LARGE else (80, 40)
+        jvm.ask("loop", name, folder / name, (warm + windows) * window)
+        jvm.time(f"{name} step", warm * window)
+        loops = jvm.ask("share", name, windows, window)["loop"]
+        taken[rows] = [ns // window for ns in loops]
+    return compared("loop_1e7_vs_1e4_rows", taken[LARGE], taken[SMALL])
 
 
 def _graph(metrics: dict[str, Any]) -> list[int]:

@@ -1,12 +1,15 @@
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.evaluate import evaluate
+from pipeline.exchange import Schedule
 from pipeline.fit import fit, known_only
-from pipeline.incremental import Incremental, incremental_trainer
+from pipeline.incremental import LEAST_UPDATES, WINDOW, Incremental, incremental_trainer
 from pipeline.recipes import sparserec
 from pipeline.recommender import Recommender
 from pipeline.sampling import join
@@ -42,3 +45,30 @@ def test_the_device_is_tuned_on_the_past_alone() -> None:
     trials = list(device_trials(recipe, device, SPLIT))
     assert trials == list(device_trials(recipe, device, other))
     assert [(trial.learning_rate, trial.l2) for trial in trials] == list(DEVICE_GRID)
+
+
+def updates(recipe: Incremental, num_rows: int, steps: int) -> int:
+    """Count the mask updates of a run."""
+    window = recipe.window_of(num_rows, steps)
+    schedule = Schedule(steps, window, recipe.exchange_fraction, recipe.exchange_stop)
+    return sum(schedule.fraction_after(step) > 0 for step in range(steps))
+
+
+@given(num_rows=st.integers(1, 10**8), steps=st.integers(1, 20_000))
+@settings(max_examples=100, deadline=None)
+def test_a_window_grows_with_the_table_but_not_past_what_the_run_has_room_for(
+    num_rows: int, steps: int
+) -> None:
+    recipe = Incremental()
+    window, slots = recipe.window_of(num_rows, steps), recipe.batch_slots
+    sampled = recipe.sampled_fraction * num_rows
+    assert window >= WINDOW
+    if window > WINDOW:
+        assert updates(recipe, num_rows, steps) >= LEAST_UPDATES
+        assert (window - 1) * slots < sampled
+    if window * slots < sampled:  # the run is what keeps it from a slot for each sampled row
+        assert updates(recipe, num_rows, steps) <= LEAST_UPDATES + 1
+
+
+def test_a_window_that_is_given_is_kept() -> None:
+    assert Incremental(window=7).window_of(10**7, 10**6) == 7
