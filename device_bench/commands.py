@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,19 +16,12 @@ from device_bench.adb import parse_address
 from device_bench.bundle import Bundle
 from device_bench.deploy import Deployed
 from device_bench.deploy import deploy as deploy_bundle
+from device_bench.options import DeviceName, say_to
 from sparserec.errors import SparseRecError
 from sparserec.progress import bars
 
 BundlePath = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory that `sparserec export` wrote.")
-]
-DeviceName = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        metavar="SERIAL|HOST:PORT|virtual",
-        help="The device to use. Default: the only connected phone, else a virtual device.",
-    ),
 ]
 
 
@@ -153,11 +146,6 @@ def virtual_device(
             console.print("stopped")
             return
     raise SparseRecError("a virtual device ended by itself", "start it again")
-
-
-def say_to(console: Console) -> Any:
-    """Give what tells the user of a device."""
-    return lambda text: console.print(f"[bold]device:[/] {escape(text)}", soft_wrap=True)
 
 
 def _show_deployed(console: Console, bundle: Bundle, done: Deployed) -> None:

@@ -7,8 +7,8 @@ from rich.console import Console
 from device_bench import delta as deltas
 from device_bench import devices as device_list
 from device_bench.adb import Device
-from device_bench.commands import DeviceName, say_to
 from device_bench.delta import LoadedDelta
+from device_bench.options import DeviceName, say_to
 from sparserec.progress import bars
 
 

@@ -13,15 +13,12 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from device_bench.virtual.faults import Faults
 from device_bench.virtual.files import PACKAGE, DeviceFiles
+from device_bench.virtual.log import Log
 from device_bench.virtual.storage import Storage
 from device_bench.virtual.streams import Hangup, Writer
-
-if TYPE_CHECKING:
-    from device_bench.virtual.device import Log
 
 PATH_KEYS = ("bundle", "state", "out", "bundles", "apply")
 """Keys whose values are device paths (docs/formats.md sections 7 and 7.1)."""

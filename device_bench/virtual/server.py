@@ -15,11 +15,12 @@ from typing import Any, Self
 from device_bench.virtual import fault_spec
 from device_bench.virtual.auth import load_authorized_keys
 from device_bench.virtual.connection import Connection
-from device_bench.virtual.device import Device, Log
+from device_bench.virtual.device import Device
 from device_bench.virtual.fault_spec import FaultSpec, Kill
 from device_bench.virtual.faults import Faults
 from device_bench.virtual.files import DeviceFiles
 from device_bench.virtual.harness import Harness
+from device_bench.virtual.log import Log
 from device_bench.virtual.storage import Storage
 from sparserec.errors import SparseRecError
 
