@@ -235,9 +235,14 @@ def nmf_table(
         parts = (ranked[:num_users], of_users), (ranked[num_users:], count - of_users)
         mask = np.concatenate([top_entries(part, share, floor) for part, share in parts])
     table = PackedTable.from_dense(rows, mask, num_users)
+    rescale_values(table, value_scale)
+    return table
+
+
+def rescale_values(table: PackedTable, value_scale: float) -> None:
+    """Give a table's values a root mean square of ``value_scale``, in place."""
     rms = float(np.sqrt(np.mean(table.vals**2)))
     table.vals *= np.float32(value_scale / max(rms, 1e-12))
-    return table
 
 
 def random_table(

@@ -27,7 +27,8 @@ class Flag:
     """One flag.
 
     Attributes:
-        name: of the field, of the recipe or its step; ``nmf_...`` and ``pep_...`` of those parts.
+        name: of the field, of the recipe or its step; ``nmf_...``, ``als_...``
+            and ``pep_...`` of those parts.
         kind: its type.
         default: SparseRec's.
         panel: of the help page.
@@ -74,6 +75,11 @@ FLAGS = (
          "Coordinate descent or multiplicative updates."),
     Flag("nmf_start", Literal["nndsvda", "random"], "nndsvda", TABLE, "Where NMF starts."),
     Flag("nmf_iterations", int, 30, TABLE, "Of NMF, at most.", 1),
+    Flag("als_sweeps", int, 12, TABLE,
+         "Alternating least squares on NMF's mask, before training; 0: none.", 0),
+    Flag("als_exchange", float, 0.3, TABLE, "Part of the entries it exchanges first.", 0.0, 1.0),
+    Flag("als_zeros", float, 20.0, TABLE, "Weight of all pairs to that of the interactions.", 0.0),
+    Flag("als_penalty", float, 0.15, TABLE, "On a row's squared norm.", 0.0),
     Flag("loss", Literal["bpr", "bce", "softmax"], "bpr", TRAINING,
          "bpr, bce, or softmax over shared sampled negatives."),
     Flag("negatives", int, 1024, TRAINING, "Items that a batch shares under softmax.", 1),
@@ -124,13 +130,13 @@ def changed(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         SparseRecError: they contradict one another.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    parts: dict[str, dict[str, Any]] = {"step": {}, "nmf": {}, "pep": {}, "": {}}
+    parts: dict[str, dict[str, Any]] = {"step": {}, "nmf": {}, "als": {}, "pep": {}, "": {}}
     of_step = {field.name for field in fields(recipe.step)}
     for name, value in given.items():
         prefix, _, rest = name.partition("_")
         if name in of_step:
             parts["step"][name] = value
-        elif prefix in ("nmf", "pep"):
+        elif prefix in ("nmf", "als", "pep"):
             parts[prefix][rest] = value
         else:
             parts[""][name] = value
@@ -138,6 +144,7 @@ def changed(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         recipe,
         step=replace(recipe.step, **parts["step"]),
         nmf=replace(recipe.nmf, **parts["nmf"]),
+        als=replace(recipe.als, **parts["als"]),
         pep=replace(recipe.pep, **parts["pep"]),
         **parts[""],
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.als import refine
 from pipeline.data.split import Split
 from pipeline.nmf import (
     Factors,
@@ -13,6 +14,7 @@ from pipeline.nmf import (
     factorise_cached,
     nmf_table,
     random_table,
+    rescale_values,
     side_by_side,
 )
 from pipeline.prune import small_dim
@@ -45,6 +47,9 @@ def initial_table(
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
         table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
+    elif recipe.refines:
+        table = refine(table, split.train, floor, recipe.als)
+        rescale_values(table, scale)
     return table
 
 

@@ -16,6 +16,7 @@ from pipeline.prune import small_dim
 from pipeline.recipes import RECIPES, Method
 from pipeline.reproduce.cells import (
     LEARNING_RATES,
+    PLAIN_SCALE,
     SOFTMAX_SCALE,
     TUNE_DENSITY,
     Cell,
@@ -96,10 +97,12 @@ def width() -> list[Cell]:
     ]
 
 
+RANDOM_VALUES: Override = ("value_scale", 0.1)
+"""As the baselines' are."""
 ABLATION: dict[str, tuple[tuple[Override, ...], str]] = {
     "as it is": ((), ""),
-    "start: random mask and values": ((("start", "random"),), "rigl"),
-    "start: NMF mask, random values": ((("start", "nmf-mask"),), ""),
+    "start: random mask and values": ((("start", "random"), RANDOM_VALUES), "rigl"),
+    "start: NMF mask, random values": ((("start", "nmf-mask"), RANDOM_VALUES), ""),
     "growth: instant gradient": ((("step.grow", "instant"),), ""),
     "growth: sum of magnitudes": ((("step.grow", "magnitude"),), ""),
     "growth: none": ((("window", 0),), ""),
@@ -110,6 +113,8 @@ ABLATION: dict[str, tuple[tuple[Override, ...], str]] = {
     "NMF: PPMI": ((("nmf.normalisation", "ppmi"),), ""),
     "NMF: multiplicative updates": ((("nmf.solver", "mu"),), ""),
     "NMF: random start": ((("nmf.start", "random"),), ""),
+    "ALS: none": ((("als.sweeps", 0), ("value_scale", PLAIN_SCALE)), ""),
+    "ALS: of NMF's mask": ((("als.exchange", 0.0),), ""),
     "rescale: none": ((("rescale", 0.0),), ""),
     "rescale: full": ((("rescale", 1.0),), ""),
     "floor: none": ((("step.floor", 0),), ""),
@@ -136,8 +141,12 @@ SENSITIVITY: dict[str, tuple[float, ...]] = {
     "step.sampled_fraction": (0.1, 0.25, 0.5, 1.0),
     "step.floor": (0, 1, 2, 4),
     "rescale": (0.0, 0.25, 0.5, 0.75, 1.0),
-    "value_scale": (0.03, 0.1, 0.2, 0.4, 1.0),
+    "value_scale": (0.1, 0.2, 0.4, 0.7, 1.0, 2.0),
     "nmf.iterations": (3, 10, 30, 100),
+    "als.sweeps": (0, 3, 6, 12, 24),
+    "als.exchange": (0.0, 0.1, 0.3, 0.5),
+    "als.zeros": (5.0, 10.0, 20.0, 40.0),
+    "als.penalty": (0.05, 0.1, 0.15, 0.3),
 }
 """Values of each hyperparameter that SparseRec adds, one changed at a time."""
 

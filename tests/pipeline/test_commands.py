@@ -7,6 +7,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from pipeline.als import AlsOptions
 from pipeline.commands import MethodChoice, train
 from pipeline.nmf import NmfOptions
 from pipeline.options import FLAGS, changed
@@ -16,12 +17,13 @@ from pipeline.train import StepConfig
 from sparserec.errors import SparseRecError
 
 FROZEN = """
---backward --batch-size --compute --density --dim --duplicates --epochs --exchange-fraction
---exchange-least --exchange-stop --factors --floor --fresh --grow --importance --item-col --l2
---learning-rate --loss --method --min-rating --model --negatives --nmf-iterations
---nmf-normalisation --nmf-solver --nmf-start --optimizer --out --patience --pep-decay --pep-rate
---pep-search --pep-start --protocol --ranks --rating-col --refit --rescale --sampled-fraction
---seed --sides --start --time-col --user-col --valid-users --value-scale --window --yes
+--als-exchange --als-penalty --als-sweeps --als-zeros --backward --batch-size --compute
+--density --dim --duplicates --epochs --exchange-fraction --exchange-least --exchange-stop
+--factors --floor --fresh --grow --importance --item-col --l2 --learning-rate --loss --method
+--min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-solver --nmf-start
+--optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol --ranks
+--rating-col --refit --rescale --sampled-fraction --seed --sides --start --time-col --user-col
+--valid-users --value-scale --window --yes
 """
 """What users type. A flag that goes or comes is for the changelog."""
 
@@ -46,12 +48,13 @@ def test_every_field_of_a_recipe_has_its_flag() -> None:
         ("", recipe, Recipe),
         ("", recipe.step, StepConfig),
         ("nmf_", recipe.nmf, NmfOptions),
+        ("als_", recipe.als, AlsOptions),
         ("pep_", recipe.pep, PepOptions),
     ):
         hints = get_type_hints(kind)
         of |= {prefix + f.name: (hints[f.name], getattr(part, f.name)) for f in fields(kind)}
-    # The first three are what is flattened. A host trains in float32; export sets a device's own.
-    for name in ("step", "nmf", "pep", "method", "model", "precision", "rounding"):
+    # The first four are what is flattened. A host trains in float32; export sets a device's own.
+    for name in ("step", "nmf", "als", "pep", "method", "model", "precision", "rounding"):
         del of[name]
     assert {flag.name for flag in FLAGS} == set(of)
     for flag in FLAGS:
@@ -76,7 +79,7 @@ def test_each_flag_reaches_its_field() -> None:
         prefix, _, rest = name.partition("_")
         if hasattr(recipe.step, name):
             assert getattr(recipe.step, name) == value
-        elif prefix in ("nmf", "pep"):
+        elif prefix in ("nmf", "als", "pep"):
             assert getattr(getattr(recipe, prefix), rest) == value
         else:
             assert getattr(recipe, name) == value
