@@ -20,6 +20,7 @@ Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitud
 Start = Literal["nmf", "nmf-mask", "random"]
 Sides = Literal["joint", "each"]
 PLAIN = AlsOptions(sweeps=0)
+"""NMF's start as it is."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pipeline.data.split import Split
 from pipeline.factors import read_factors
 from pipeline.fit import fit, initial_table
 from pipeline.nmf import Factors, NmfOptions, balanced, factorise
-from pipeline.recipes import Recipe, sparserec
+from pipeline.recipes import PLAIN, Recipe, sparserec
 from sparserec.progress import bars
 
 ALPHA, REGULARISATION, ROUNDS = 1.0, 0.01, 10
@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--dataset", default="gowalla")
     parser.add_argument("--epochs", type=int, default=5)
     given = parser.parse_args()
-    recipe = replace(sparserec(), epochs=given.epochs)
+    recipe = replace(sparserec(), als=PLAIN, epochs=given.epochs)
     split = load(given.dataset).split()
     table = Table(title=f"{given.dataset}: Recall@20 on validation by epoch")
     for heading in ("factors by", "seconds", *map(str, range(1, given.epochs + 1))):
