@@ -23,12 +23,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline.data.split import Pairs
+from pipeline.exchange import I32, first, magnitude
 from pipeline.table import F32, I64, Bool, PackedTable
 
 STEPS = 3
 """Of conjugate gradients, each turn: the next turn begins where this one ended."""
 FIRST_SCORE = 0.5
-"""Mean score of the interactions at first; 1 is what they are fitted to."""
+"""Mean score of the interactions at first, about: parts of them count alike. 1 is their aim."""
 PAIRS_AT_A_TIME = 1 << 16
 
 
@@ -42,7 +43,7 @@ class AlsOptions:
             to none in the last.
         zeros: what all pairs weigh together, relative to all interactions: a0 is
             ``zeros |R| / (users items)``.
-        penalty: on a row's squared norm, by the root of the weight of what is fitted to it.
+        penalty: on a row's squared norm, times the root of what the row's terms weigh; above 0.
     """
 
     sweeps: int = 12
@@ -72,7 +73,8 @@ def refine(table: PackedTable, pairs: Pairs, floor: int, options: AlsOptions) ->
     active = mask.astype(np.bool_)
     del mask
     score = float(np.mean([scores.mean() for scores in _observed(values, matrix, users)]))
-    values *= np.float32(np.sqrt(FIRST_SCORE / max(score, 1e-12)))
+    if score > 0:  # as NMF's are, unless no interaction's rows share a column
+        values *= np.float32(np.sqrt(FIRST_SCORE / score))
     weight = options.zeros * len(pairs) / (users * items)
     of_users, of_items = slice(0, users), slice(users, None)
     turns = (of_users, of_items, matrix), (of_items, of_users, matrix.T.tocsr())
@@ -106,7 +108,10 @@ def row_slices(matrix: sp.csr_matrix) -> Iterator[slice]:
 def _scores(left: F32, right: F32, matrix: sp.csr_matrix) -> F32:
     """Multiply rows of ``left`` and ``right`` where the matrix has entries: float32 (E,)."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    found: F32 = np.einsum("ij,ij->i", left[rows], right[matrix.indices])
+    found = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), PAIRS_AT_A_TIME):  # a popular item's row may be longer
+        part = slice(start, start + PAIRS_AT_A_TIME)
+        found[part] = np.einsum("ij,ij->i", left[rows[part]], right[matrix.indices[part]])
     return found
 
 
@@ -162,18 +167,24 @@ class Side:
         way, size = left, _squared(left)
         for _ in range(STEPS):
             product = self._product(way, matrix, penalties) * active
-            step = size / np.maximum((way * product).sum(1, keepdims=True), 1e-20)
+            step = _ratio(size, (way * product).sum(1, keepdims=True))
             values = values + step * way
             left = left - step * product
             before, size = size, _squared(left)
-            way = left + size / np.maximum(before, 1e-20) * way
+            way = left + _ratio(size, before) * way
         return values
 
     def _changes(self, values: F32, active: Bool, matrix: sp.csr_matrix, penalties: F32) -> F32:
         curves = np.diag(self._gram) + matrix @ (self._others * self._others) + penalties
         slopes = matrix @ self._others - self._product(values, matrix, penalties)
-        changes: F32 = np.where(active, values * values * curves, slopes * slopes / curves)
+        gains = _ratio(slopes * slopes, curves)
+        changes: F32 = np.where(active, values * values * curves, gains)
         return changes
+
+
+def _ratio(above: F32, below: F32) -> F32:
+    """Divide; 0 where there is nothing to divide by: a row is fitted, or nothing fits it."""
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 1e-20)
 
 
 def _squared(rows: F32) -> F32:
@@ -204,7 +215,7 @@ def exchange(values: F32, active: Bool, changes: F32, fraction: float, floor: in
         kept[rows, best] = -1
     gains = np.where(active, np.float32(0), changes)
     count = int(fraction * np.count_nonzero(active))
-    drop, grow = _least(costs, count), _least(-gains, count)
+    drop, grow = _least(magnitude(costs), count), _least(-magnitude(gains), count)
     pays = gains.ravel()[grow] > costs.ravel()[drop]  # costs rise and gains fall
     drop, grow = drop[pays], grow[pays]
     for places, state in ((drop, False), (grow, True)):
@@ -213,9 +224,9 @@ def exchange(values: F32, active: Bool, changes: F32, fraction: float, floor: in
     return len(drop)
 
 
-def _least(numbers: F32, count: int) -> I64:
-    """Find the ``count`` least of the numbers: places in them, flattened; the least first."""
-    flat = numbers.ravel()
-    found = np.argpartition(flat, count)[:count] if count < len(flat) else np.arange(len(flat))
+def _least(keys: I32, count: int) -> I64:
+    """Find the ``count`` least of the keys: places in them, flattened; the least first."""
+    flat = keys.ravel()
+    found = first(flat, count)
     order: I64 = found[np.argsort(flat[found], kind="stable")]
     return order

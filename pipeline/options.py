@@ -79,7 +79,7 @@ FLAGS = (
          "Alternating least squares on NMF's mask, before training; 0: none.", 0),
     Flag("als_exchange", float, 0.3, TABLE, "Part of the entries it exchanges first.", 0.0, 1.0),
     Flag("als_zeros", float, 20.0, TABLE, "Weight of all pairs to that of the interactions.", 0.0),
-    Flag("als_penalty", float, 0.15, TABLE, "On a row's squared norm.", 0.0),
+    Flag("als_penalty", float, 0.15, TABLE, "On a row's squared norm.", 1e-6),
     Flag("loss", Literal["bpr", "bce", "softmax"], "bpr", TRAINING,
          "bpr, bce, or softmax over shared sampled negatives."),
     Flag("negatives", int, 1024, TRAINING, "Items that a batch shares under softmax.", 1),

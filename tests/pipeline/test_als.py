@@ -159,6 +159,23 @@ def test_rows_come_in_parts_that_cover_them_all() -> None:
     assert [(part.start, part.stop) for part in row_slices(empty)] == [(0, 5)]
 
 
+def test_parts_do_not_show_in_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, _, _, changes, _ = solved_users(AlsOptions())
+    monkeypatch.setattr("pipeline.als.PAIRS_AT_A_TIME", 3)  # fewer than most rows have
+    in_parts, _, _, in_parts_too, _ = solved_users(AlsOptions())
+    np.testing.assert_allclose(in_parts, values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(in_parts_too, changes, rtol=1e-3, atol=1e-4)
+
+
+def test_a_row_that_nothing_fits_gets_numbers() -> None:
+    """A user without interactions where zeros weigh nothing."""
+    one = Pairs(np.zeros(1, np.int32), np.zeros(1, np.int32), None)
+    table = random_table(3, 4, DIM, 0.5, 1, 0.3, 5)
+    found = refine(table, one, 1, AlsOptions(zeros=0.0))
+    assert np.isfinite(found.vals).all()
+    assert found.nnz == table.nnz
+
+
 def test_the_start_ranks_better_for_it() -> None:
     recipe = replace(sparserec(), dim=16, density=0.2)
     plain = initial_table(replace(recipe, als=AlsOptions(sweeps=0)), SPLIT)
