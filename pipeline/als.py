@@ -24,6 +24,7 @@ import scipy.sparse as sp
 
 from pipeline.data.split import Pairs
 from pipeline.exchange import I32, first, magnitude
+from pipeline.masks import best_of_rows
 from pipeline.table import F32, I64, Bool, PackedTable
 
 STEPS = 3
@@ -148,10 +149,11 @@ class Side:
         changes = np.empty(size, np.float32)
         for rows in row_slices(self._matrix):
             matrix, active = self._matrix[rows], self.active[rows]
-            found = self._solved(self.values[rows], active, matrix, self._penalties[rows])
+            penalties, wanted = self._penalties[rows], matrix @ self._others
+            found = self._solved(self.values[rows], active, wanted, matrix, penalties)
             self.values[rows] = found
             if want_changes:
-                changes[rows] = self._changes(found, active, matrix, self._penalties[rows])
+                changes[rows] = self._changes(found, active, wanted, matrix, penalties)
         return changes
 
     def _product(self, values: F32, matrix: sp.csr_matrix, penalties: F32) -> F32:
@@ -161,9 +163,11 @@ class Side:
         product: F32 = values @ self._gram + seen @ self._others + penalties * values
         return product
 
-    def _solved(self, values: F32, active: Bool, matrix: sp.csr_matrix, penalties: F32) -> F32:
+    def _solved(
+        self, values: F32, active: Bool, wanted: F32, matrix: sp.csr_matrix, penalties: F32
+    ) -> F32:
         """Take ``STEPS`` steps of conjugate gradients, each row its own."""
-        left = (matrix @ self._others - self._product(values, matrix, penalties)) * active
+        left = (wanted - self._product(values, matrix, penalties)) * active
         way, size = left, _squared(left)
         for _ in range(STEPS):
             product = self._product(way, matrix, penalties) * active
@@ -174,9 +178,11 @@ class Side:
             way = left + _ratio(size, before) * way
         return values
 
-    def _changes(self, values: F32, active: Bool, matrix: sp.csr_matrix, penalties: F32) -> F32:
+    def _changes(
+        self, values: F32, active: Bool, wanted: F32, matrix: sp.csr_matrix, penalties: F32
+    ) -> F32:
         curves = np.diag(self._gram) + matrix @ (self._others * self._others) + penalties
-        slopes = matrix @ self._others - self._product(values, matrix, penalties)
+        slopes = wanted - self._product(values, matrix, penalties)
         gains = _ratio(slopes * slopes, curves)
         changes: F32 = np.where(active, values * values * curves, gains)
         return changes
@@ -206,13 +212,7 @@ def exchange(values: F32, active: Bool, changes: F32, fraction: float, floor: in
         Entries exchanged.
     """
     costs = np.where(active, changes, np.float32(np.inf))
-    rows = np.arange(len(costs))
-    kept = costs.copy()
-    kept[~active] = -1
-    for _ in range(floor):
-        best = kept.argmax(axis=1)
-        costs[rows, best] = np.inf
-        kept[rows, best] = -1
+    costs[best_of_rows(np.where(active, magnitude(changes), -1), floor)] = np.inf
     gains = np.where(active, np.float32(0), changes)
     count = int(fraction * np.count_nonzero(active))
     drop, grow = _least(magnitude(costs), count), _least(-magnitude(gains), count)

@@ -85,11 +85,16 @@ def _ranked(chunks: Chunks, floor: int) -> Iterator[tuple[Keys, Bool]]:
     for scores in chunks():
         bits = (scores + np.float32(0)).view(np.int32)  # -0 becomes 0, which it equals
         keys = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-        chosen = np.zeros(scores.shape, np.bool_)
-        if floor:
-            rest, rows = keys.copy(), np.arange(len(keys))
-            for _ in range(floor):
-                best = rest.argmax(axis=1)  # the first of equal ones
-                chosen[rows, best] = True
-                rest[rows, best] = np.iinfo(np.int32).min
-        yield keys, chosen
+        yield keys, best_of_rows(keys, floor)
+
+
+def best_of_rows(keys: Keys, count: int) -> Bool:
+    """Mark each row's ``count`` largest keys, bool (R, d); of equal ones the first."""
+    chosen = np.zeros(keys.shape, np.bool_)
+    if count:
+        rest, rows = keys.copy(), np.arange(len(keys))
+        for _ in range(count):
+            best = rest.argmax(axis=1)
+            chosen[rows, best] = True
+            rest[rows, best] = np.iinfo(np.int32).min
+    return chosen

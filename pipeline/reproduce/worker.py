@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pipeline.data.split import Split
 from pipeline.evaluate import Quality
 from pipeline.files import read_json, write_json
 from pipeline.fit import Fitted, fit
-from pipeline.recipes import Recipe
+from pipeline.recipes import PLAIN, Recipe
 from pipeline.reproduce import environment
 from pipeline.reproduce.cells import Cell, digest
 from pipeline.reproduce.records import SCHEMA_VERSION, Hits, save_hits
@@ -231,7 +231,7 @@ def _factors(job: Job, data: Dataset) -> dict[str, float] | None:
 def _factorise(job: Job, data: Dataset, path: Path) -> dict[str, float]:
     split = data.split(SPLIT_SEED, job.cell.protocol)
     before, began = environment.reset_peak(), time.monotonic()
-    initial_table(job.recipe, split, path.parent)
+    initial_table(replace(job.recipe, als=PLAIN), split, path.parent)
     found = {
         "seconds": round(time.monotonic() - began, 3),
         "rss_before_bytes": before or 0,
