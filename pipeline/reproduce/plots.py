@@ -18,15 +18,21 @@ Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
 
 def mask_plot(records: Sequence[Record], path: Path) -> None:
-    """Draw, for the growth rules, how far the mask leaves its start and what stays exchanged."""
+    """Draw, for the growth rules, how far the mask leaves its start and what stays exchanged.
+
+    A line each, of the lowest seed recorded: seeds differ less than rules do.
+    """
     plt = _pyplot()
-    wanted = [r for r in records if r.cell.variant == "as it is" or "growth" in r.cell.variant]
+    lowest: dict[str, Record] = {}
+    for record in sorted(records, key=lambda r: r.cell.seed):
+        cell = record.cell
+        if cell.variant == "as it is" or "growth" in cell.variant:
+            lowest.setdefault(f"{cell.dataset} {cell.model}, {cell.variant}", record)
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
     for axis, key in zip(axes, ("jaccard", "exchanged", "grown_frequency"), strict=True):
-        for record in wanted:
+        for label, record in lowest.items():
             points = [(e["epoch"], e[key]) for e in record.values["history"] if key in e]
             if points:
-                label = f"{record.cell.model}, {record.cell.variant}, seed {record.cell.seed}"
                 axis.plot(*zip(*points, strict=True), label=label)
         axis.set(xlabel="epoch", title=key)
     axes[0].legend(fontsize=6)

@@ -39,10 +39,10 @@ def test_ablation_and_sensitivity_are_means_over_seeds(tmp_path: Path) -> None:
     put(tmp_path, one, 0.3)
     page, plot, curves = render(tmp_path)
     text = page.read_text().splitlines()
-    model = base.model
-    assert f"| gowalla | {model} | as it is | 0.1500 | 0.0750 | 2 | 20 MiB |" in text
-    assert f"| gowalla | {model} | {other.variant} | 0.0500 | 0.0250 | 1 | - |" in text
-    assert f"| gowalla | {one.model} | {one.variant} | 0.3000 | 0.1500 | 1 | - |" in text
+    model = f"{base.dataset} | {base.model}"
+    assert f"| {model} | as it is | 0.1500 | 0.0750 | 2 | 20 MiB |" in text
+    assert f"| {model} | {other.variant} | 0.0500 | 0.0250 | 1 | - |" in text
+    assert f"| {one.dataset} | {one.model} | {one.variant} | 0.3000 | 0.1500 | 1 | - |" in text
     where = "A processor, 2 cores, 23.5 GiB"
     assert f"`sparserec reproduce ablation`; {where}; 2026-11-20 to 2026-11-21; 3 runs." in text
     assert f"`sparserec reproduce sensitivity`; {where}; 2026-11-20; 1 runs." in text
@@ -53,7 +53,8 @@ def test_ablation_and_sensitivity_are_means_over_seeds(tmp_path: Path) -> None:
 
 
 def test_each_hyperparameter_has_its_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = {(cell.model, *cell.overrides[0]): cell for cell in sensitivity()}
+    gowalla = [cell for cell in sensitivity() if cell.dataset == "gowalla"]
+    cells = {(cell.model, *cell.overrides[0]): cell for cell in gowalla}
     put(tmp_path, cells["mf", "window", 200], 0.3)
     put(tmp_path, cells["mf", "window", 60], 0.1)
     put(tmp_path, replace(cells["mf", "window", 60], seed=2), 0.2)
