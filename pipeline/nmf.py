@@ -241,7 +241,7 @@ def nmf_table(
 
 def rescale_values(table: PackedTable, value_scale: float) -> None:
     """Give a table's values a root mean square of ``value_scale``, in place."""
-    rms = float(np.sqrt(np.mean(table.vals**2)))
+    rms = float(np.sqrt(np.sum(table.vals**2) / max(1, table.nnz)))
     table.vals *= np.float32(value_scale / max(rms, 1e-12))
 
 

@@ -85,8 +85,8 @@ class Recipe:
 
     @property
     def refines(self) -> bool:
-        """Whether least squares refine the start: NeuMF's scores are no inner products."""
-        return self.start == "nmf" and self.als.sweeps > 0 and self.step.model != "neumf"
+        """Whether least squares refine the start."""
+        return self.start == "nmf" and self.als.sweeps > 0
 
     @property
     def halves(self) -> int:

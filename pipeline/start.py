@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from pipeline.als import refine
 from pipeline.data.split import Split
 from pipeline.nmf import (
     Factors,
+    budget,
     factorise,
     factorise_cached,
     nmf_table,
@@ -19,7 +21,11 @@ from pipeline.nmf import (
 )
 from pipeline.prune import small_dim
 from pipeline.recipes import Recipe
-from pipeline.table import PackedTable
+from pipeline.table import PackedTable, beside
+
+GMF_SHARE = 0.75
+"""Of NeuMF's active entries, in its first half. On lastfm, Recall@20 on validation comes to .228,
+.232 and .215 at 1, .75 and .5 (and from NMF as it is, half and half, to .183)."""
 
 
 def initial_table(
@@ -43,14 +49,36 @@ def initial_table(
         return random_table(users, items, recipe.dim, density, floor, scale, seed)
     if factors is None:
         factors = _factors(recipe, split, cache)
+    if recipe.refines:
+        start = _refined if recipe.halves == 1 else _refined_gmf
+        return start(recipe, split, factors)
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
         table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
-    elif recipe.refines:
-        table = refine(table, split.train, floor, recipe.als)
-        rescale_values(table, scale)
     return table
+
+
+def _refined(recipe: Recipe, split: Split, factors: Factors) -> PackedTable:
+    """Fit what is largest in the factors to the interactions."""
+    floor, scale = recipe.step.floor, recipe.value_scale
+    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
+    table = refine(table, split.train, floor, recipe.als)
+    rescale_values(table, scale)
+    return table
+
+
+def _refined_gmf(recipe: Recipe, split: Split, factors: Factors) -> PackedTable:
+    """Fit the half of NeuMF's rows whose products are summed; the perceptron's is NMF's."""
+    rows = len(factors.rows)
+    half = Factors(factors.rows[:, : recipe.dim // 2], factors.num_users)
+    size = half.rows.size
+    count = budget(rows, recipe.dim, recipe.density, recipe.step.floor)
+    for_gmf = min(max(round(GMF_SHARE * count), rows * recipe.step.floor), size)
+    gmf = _refined(replace(recipe, density=for_gmf / size), split, half)
+    rest = (count - for_gmf) / size
+    mlp = nmf_table(half, rest, 0, recipe.rescale, recipe.value_scale, recipe.sides)
+    return beside(gmf, mlp)
 
 
 def _factors(recipe: Recipe, split: Split, cache: Path | None) -> Factors:

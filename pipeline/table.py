@@ -115,3 +115,23 @@ class PackedTable:
     def dense(self, start: int, stop: int) -> F32:
         """Unpack rows [start, stop) to float32 (stop - start, d)."""
         return self.gather(np.arange(start, stop))[0]
+
+
+def beside(left: PackedTable, right: PackedTable) -> PackedTable:
+    """Put two tables of the same rows side by side: the right one's columns follow the left's."""
+    before_left = np.repeat(right.row_ptr[:-1], np.diff(left.row_ptr))
+    before_right = np.repeat(left.row_ptr[1:], np.diff(right.row_ptr))
+    from_left = np.arange(left.nnz) + before_left
+    from_right = np.arange(right.nnz) + before_right
+    count = left.nnz + right.nnz
+    cols, vals = np.empty(count, np.uint8), np.empty(count, np.float32)
+    cols[from_left], cols[from_right] = left.cols, right.cols + np.uint8(left.dim)
+    vals[from_left], vals[from_right] = left.vals, right.vals
+    return PackedTable(
+        row_ptr=left.row_ptr + right.row_ptr,
+        cols=cols,
+        vals=vals,
+        num_users=left.num_users,
+        num_items=left.num_items,
+        dim=left.dim + right.dim,
+    )
