@@ -136,11 +136,11 @@ def train(
         launch(ranks, sys.argv[2:])
     log = read_options(user_col, item_col, time_col, rating_col, min_rating, duplicates)
     name, source_sha256, split = _split(dataset, recipe.seed, protocol.value, log)
-    start, given = None, None
+    start, given, found = None, None, None
     if factors is not None and is_first():
         given, found = read_factors(factors, recipe, split)
         start = initial_table(recipe, split, factors=found)
-        del found
+        found = found if recipe.refit else None  # large, and not needed again
     out = out or Path("runs") / f"{name}-{method.value}"
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / ("checkpoint" if rank_of_many else "checkpoint.safetensors")
@@ -152,7 +152,9 @@ def train(
                 checkpoint.unlink(missing_ok=True)
                 refit_checkpoint(checkpoint).unlink(missing_ok=True)
             with bars() as progress:
-                fitted = fit(recipe, split, checkpoint, progress, start, device=device)
+                fitted = fit(
+                    recipe, split, checkpoint, progress, start, device=device, factors=found
+                )
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
         raise typer.Exit(130) from None

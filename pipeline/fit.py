@@ -23,6 +23,7 @@ from pipeline.evaluate import NOT_TESTED, Quality, evaluate, users_of
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.models import MODELS
+from pipeline.nmf import Factors
 from pipeline.pep import PepTrainer
 from pipeline.prune import gradual_density, magnitude_prune
 from pipeline.recipes import Recipe
@@ -81,6 +82,7 @@ def fit(
     start: PackedTable | None = None,
     observe: Callable[[Trainer], dict[str, float]] | None = None,
     device: torch.device = CPU,
+    factors: Factors | None = None,
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -93,6 +95,7 @@ def fit(
         start: what ``initial_table`` gives for this recipe, if the caller has it already.
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
         device: where gradients are computed; see ``pipeline.compute``.
+        factors: that ``start`` was made of, if they were made elsewhere: a refit's is, too.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
@@ -100,12 +103,9 @@ def fit(
     """
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    if recipe.refit and start is None:
-        start = initial_table(recipe, split)  # for both; else it is not held while it trains
     found = _train(recipe, split, start, device, checkpoint, progress, observe)
     if recipe.refit:
-        assert start is not None
-        found = _refit(recipe, split, start, device, checkpoint, progress, found)
+        found = _refit(recipe, split, factors, device, checkpoint, progress, found)
     past, relevant = (split.train, split.valid), held_out(split)
     if len(relevant) == 0:
         return found
@@ -115,13 +115,13 @@ def fit(
 def _refit(
     recipe: Recipe,
     split: Split,
-    start: PackedTable,
+    factors: Factors | None,
     device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
     chosen: Fitted,
 ) -> Fitted:
-    """Train anew, from the same start, on train and validation for the epochs that were chosen.
+    """Train anew on train and validation, start and all, for the epochs that were chosen.
 
     Mask updates keep the schedule of the whole run, of which that was the best part.
     """
@@ -134,6 +134,7 @@ def _refit(
         progress(what, before + done, before + epochs)
 
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
+    start = initial_table(recipe, whole, factors=factors)
     last = _train(recipe, whole, start, device, again, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 

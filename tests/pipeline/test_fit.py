@@ -17,6 +17,7 @@ from pipeline.data.split import Pairs, Split, temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.evaluate import evaluate
 from pipeline.fit import Fitted, fit, held_out, trainer_of
+from pipeline.nmf import Factors
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
 from pipeline.sampling import join
@@ -197,7 +198,7 @@ def test_a_refit_trains_on_all_of_the_past_for_the_chosen_epochs(
     chosen, found = fit(replace(recipe, refit=False), split), fit(recipe, split)
     assert (found.best_epoch, found.history) == (chosen.best_epoch, chosen.history)
     whole = replace(split, train=join(split.train, split.valid))
-    trainer, steps = trainer_of(recipe, whole, initial_table(recipe, split))
+    trainer, steps = trainer_of(recipe, whole, initial_table(recipe, whole))
     for _ in range(found.best_epoch * steps):
         trainer.run_step()
     np.testing.assert_array_equal(found.table.cols, trainer.table.cols)
@@ -214,6 +215,19 @@ def test_a_refit_trains_on_all_of_the_past_for_the_chosen_epochs(
     with pytest.raises(KeyboardInterrupt):
         fit(recipe, split, checkpoint, stop)
     assert_same(fit(recipe, split, checkpoint), found)
+
+
+def test_a_refit_starts_from_given_factors_and_all_of_the_past(split: Split) -> None:
+    recipe = replace(small(), refit=True, epochs=1)
+    rows = np.random.default_rng(0).random((split.known_users + split.known_items, recipe.dim))
+    factors = Factors(rows.astype(np.float32), split.known_users)
+    start = initial_table(recipe, split, factors=factors)
+    found = fit(recipe, split, start=start, factors=factors)
+    whole = replace(split, train=join(split.train, split.valid))
+    trainer, steps = trainer_of(recipe, whole, initial_table(recipe, whole, factors=factors))
+    for _ in range(steps):
+        trainer.run_step()
+    np.testing.assert_array_equal(found.table.vals, trainer.table.vals)
 
 
 def test_a_refit_never_looks_at_the_test_part(split: Split) -> None:
