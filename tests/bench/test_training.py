@@ -22,7 +22,8 @@ def split() -> Split:
 
 def small(recipe: Recipe) -> Recipe:
     step = replace(recipe.step, batch_size=256, negatives=64)
-    return replace(recipe, dim=16, epochs=3, valid_users=0, step=step)
+    density = max(recipe.density, 0.25)
+    return replace(recipe, dim=16, density=density, epochs=3, valid_users=0, step=step)
 
 
 def test_the_timed_run_learns_what_fit_does_and_stops_at_its_target(split: Split) -> None:

@@ -24,8 +24,9 @@ from pipeline.data.split import Split
 from pipeline.evaluate import evaluate
 from pipeline.graph import Graph
 from pipeline.models import MODELS
-from pipeline.recipes import Recipe, dense
+from pipeline.recipes import Recipe, dense, sparserec
 from pipeline.recommender import Recommender
+from pipeline.reproduce.cells import SOFTMAX_SCALE
 from pipeline.sampling import TripleSampler
 from pipeline.start import initial_table
 from pipeline.train import StepConfig, Trainer
@@ -36,10 +37,10 @@ PEER = StepConfig(loss="bpr", learning_rate=1e-3, l2=1e-4, batch_size=2048)
 QUICK = StepConfig(
     model="lightgcn",
     loss="softmax",
-    learning_rate=0.01,
-    l2=1e-3,
+    learning_rate=0.003,
+    l2=0.01,
     batch_size=16_384,
-    negatives=1024,
+    negatives=512,
 )
 """What gets LightGCN to a Recall@20 soonest here."""
 
@@ -50,8 +51,8 @@ def same_work(model: str) -> Recipe:
 
 
 def quick() -> Recipe:
-    """Give the dense LightGCN that is timed to a Recall@20; it starts from NMF's factors."""
-    return replace(dense(), step=QUICK, start="nmf", value_scale=0.2)
+    """Give SparseRec's LightGCN that is timed to a Recall@20: at 10%, without mask updates."""
+    return replace(sparserec(), step=QUICK, value_scale=SOFTMAX_SCALE, window=0)
 
 
 def trainer_of(recipe: Recipe, split: Split) -> Trainer:

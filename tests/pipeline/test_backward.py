@@ -22,6 +22,12 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a batch come in several parts and a rest, as large ones do."""
+    monkeypatch.setattr("pipeline.backward.FLOATS_AT_A_TIME", 40)
+
+
 def dense_loss(
     made: Trainer,
     weight: torch.Tensor,
