@@ -56,9 +56,12 @@ class Objective:
         """Compute the loss of ``size`` examples whose slots are places in vectors and rows."""
         taken = take(vectors, slots)
         raw = taken if rows is vectors else take(rows, slots)
-        return self._of(taken, raw, dense, size)
+        return self.of_taken(taken, raw, dense, size)
 
-    def _of(self, vectors: Tensor, rows: Tensor, dense: dict[str, Tensor], size: int) -> Tensor:
+    def of_taken(
+        self, vectors: Tensor, rows: Tensor, dense: dict[str, Tensor], size: int
+    ) -> Tensor:
+        """Compute the loss of ``size`` examples, given the vectors and rows of their slots."""
         weight = torch.ones(size, device=vectors.device)
         model = MODELS[self.model]
         return batch_loss(self.loss, model, vectors, rows, dense, weight, self.l2, self.num_items)
@@ -88,7 +91,7 @@ class Objective:
             if self.loss == "softmax":  # all examples share its negatives
                 own[-1] = slice(2 * size, None)
             parts = [torch.cat([values[at] for at in own]).requires_grad_() for values in taken]
-            loss = self._of(parts[0], parts[-1], dense, stop - start) * ((stop - start) / size)
+            loss = self.of_taken(parts[0], parts[-1], dense, stop - start) * ((stop - start) / size)
             total += float(loss.detach())
             grads = torch.autograd.grad(loss, [*parts, *dense.values()], allow_unused=True)
             for k in range(len(taken)):
