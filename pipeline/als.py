@@ -26,6 +26,7 @@ from pipeline.data.split import Pairs
 from pipeline.exchange import I32, first, magnitude
 from pipeline.masks import best_of_rows
 from pipeline.table import F32, I64, Bool, PackedTable
+from sparserec.progress import Progress, silent
 
 STEPS = 3
 """Of conjugate gradients, each turn: the next turn begins where this one ended."""
@@ -53,7 +54,13 @@ class AlsOptions:
     penalty: float = 0.15
 
 
-def refine(table: PackedTable, pairs: Pairs, floor: int, options: AlsOptions) -> PackedTable:
+def refine(
+    table: PackedTable,
+    pairs: Pairs,
+    floor: int,
+    options: AlsOptions,
+    progress: Progress = silent,
+) -> PackedTable:
     """Fit a table's entries to the interactions, and exchange those that do not help.
 
     Takes the memory of NMF: the unpacked table and one side's scores, float32 (N, d) in all.
@@ -63,6 +70,7 @@ def refine(table: PackedTable, pairs: Pairs, floor: int, options: AlsOptions) ->
         pairs: training interactions of its rows.
         floor: no row falls below this many active entries, unless it has fewer.
         options: see there.
+        progress: told of the sweeps.
 
     Returns:
         A table with as many active entries on each side.
@@ -80,12 +88,14 @@ def refine(table: PackedTable, pairs: Pairs, floor: int, options: AlsOptions) ->
     of_users, of_items = slice(0, users), slice(users, None)
     turns = (of_users, of_items, matrix), (of_items, of_users, matrix.T.tocsr())
     for sweep in range(options.sweeps):
+        progress("least squares", sweep, options.sweeps)
         left = options.exchange * (1 - sweep / max(1, options.sweeps - 1))
         for rows, others, found in turns:
             side = Side(values[rows], active[rows], values[others], found, weight, options.penalty)
             changes = side.solve(want_changes=left > 0)
             if left > 0:
                 exchange(side.values, side.active, changes, left, floor)
+    progress("least squares", options.sweeps, options.sweeps)
     return PackedTable.from_dense(values, active, users)
 
 

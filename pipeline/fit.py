@@ -134,7 +134,7 @@ def _refit(
         progress(what, before + done, before + epochs)
 
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
-    start = initial_table(recipe, whole, factors=factors)
+    start = initial_table(recipe, whole, factors=factors, progress=progress)
     last = _train(recipe, whole, start, device, again, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 
@@ -155,7 +155,9 @@ def _train(
     epochs: int | None = None,
 ) -> Fitted:
     """Train, and keep the epoch that validation likes best, or the one that is asked for."""
-    trainer, steps_per_epoch = trainer_of(recipe, split, start or initial_table(recipe, split))
+    start = start or initial_table(recipe, split, progress=progress)
+    trainer, steps_per_epoch = trainer_of(recipe, split, start)
+    del start  # the trainer has a copy
     trainer.device = device
     fingerprint = fingerprint_of(recipe, split)
     state = Progress()

@@ -22,6 +22,7 @@ from pipeline.nmf import (
 from pipeline.prune import small_dim
 from pipeline.recipes import Recipe
 from pipeline.table import PackedTable, beside
+from sparserec.progress import Progress, silent
 
 GMF_SHARE = 0.75
 """Of NeuMF's active entries, in its first half. On lastfm, Recall@20 on validation comes to .228,
@@ -29,7 +30,11 @@ GMF_SHARE = 0.75
 
 
 def initial_table(
-    recipe: Recipe, split: Split, cache: Path | None = None, factors: Factors | None = None
+    recipe: Recipe,
+    split: Split,
+    cache: Path | None = None,
+    factors: Factors | None = None,
+    progress: Progress = silent,
 ) -> PackedTable:
     """Build the table that training starts from, for the users and items of the past.
 
@@ -38,6 +43,7 @@ def initial_table(
         split: of the data.
         cache: folder where factors are kept for other runs on the same interactions.
         factors: of the same interactions, made elsewhere; no others are computed then.
+        progress: told when factors are there, and of least squares' sweeps.
     """
     users, items, seed = split.known_users, split.known_items, recipe.seed
     floor, scale = recipe.step.floor, recipe.value_scale
@@ -48,10 +54,12 @@ def initial_table(
         density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
         return random_table(users, items, recipe.dim, density, floor, scale, seed)
     if factors is None:
+        progress("NMF", 0, 1)
         factors = _factors(recipe, split, cache)
+        progress("NMF", 1, 1)
     if recipe.refines:
         start = _refined if recipe.halves == 1 else _refined_gmf
-        return start(recipe, split, factors)
+        return start(recipe, split, factors, progress)
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
@@ -59,23 +67,23 @@ def initial_table(
     return table
 
 
-def _refined(recipe: Recipe, split: Split, factors: Factors) -> PackedTable:
+def _refined(recipe: Recipe, split: Split, factors: Factors, progress: Progress) -> PackedTable:
     """Fit what is largest in the factors to the interactions."""
     floor, scale = recipe.step.floor, recipe.value_scale
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
-    table = refine(table, split.train, floor, recipe.als)
+    table = refine(table, split.train, floor, recipe.als, progress)
     rescale_values(table, scale)
     return table
 
 
-def _refined_gmf(recipe: Recipe, split: Split, factors: Factors) -> PackedTable:
+def _refined_gmf(recipe: Recipe, split: Split, factors: Factors, progress: Progress) -> PackedTable:
     """Fit the half of NeuMF's rows whose products are summed; the perceptron's is NMF's."""
     rows = len(factors.rows)
     half = Factors(factors.rows[:, : recipe.dim // 2], factors.num_users)
     size = half.rows.size
     count = budget(rows, recipe.dim, recipe.density, recipe.step.floor)
     for_gmf = min(max(round(GMF_SHARE * count), rows * recipe.step.floor), size)
-    gmf = _refined(replace(recipe, density=for_gmf / size), split, half)
+    gmf = _refined(replace(recipe, density=for_gmf / size), split, half, progress)
     rest = (count - for_gmf) / size
     mlp = nmf_table(half, rest, 0, recipe.rescale, recipe.value_scale, recipe.sides)
     return beside(gmf, mlp)

@@ -72,3 +72,11 @@ def test_given_factors_are_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
     factors = Factors(np.concatenate([half, half], axis=1), SPLIT.known_users)
     monkeypatch.setattr("pipeline.start.factorise", None)
     assert initial_table(recipe_of(), SPLIT, factors=factors).dim == 64
+
+
+def test_the_start_tells_how_far_it_is() -> None:
+    told: list[tuple[str, int, int | None]] = []
+    recipe = replace(sparserec(), als=AlsOptions(sweeps=2))
+    initial_table(recipe, SPLIT, progress=lambda *now: told.append(now))
+    sweeps = [("least squares", done, 2) for done in range(3)]
+    assert told == [("NMF", 0, 1), ("NMF", 1, 1), *sweeps]
