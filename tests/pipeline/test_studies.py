@@ -43,14 +43,14 @@ def test_a_device_of_the_study_judges_by_what_comes_after_the_log() -> None:
     assert device.learn(3, 1)[1] > 0
 
 
-def test_the_study_of_starts_has_three_rows_for_a_dataset(
+def test_the_study_of_starts_has_a_row_for_each(
     log: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.argv", ["start_study", log])
     start_study.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
-    assert len(rows) == 3
+    assert len(rows) == len(start_study.STARTS)
     split = temporal_split(generate(200, 300, 20000, seed=3))
     recipe = sparserec()
     sizes = split.known_users, split.known_items
