@@ -147,8 +147,8 @@ def budget_of(dataset: str, model: str) -> Budget:
     """Give what every method gets that trains this model on this dataset."""
     budget = BUDGETS.get(dataset, OTHERWISE)
     if model in ("mf", "neumf") and dataset in BUDGETS:
-        # Random tables need as many: on Gowalla's validation MF is at
-        # .082 in 16 epochs at penalty .01, .126 in 34 at .1; NeuMF at .02 after 4.
+        # Tables that start at random need as many: on Gowalla's validation dense MF is at .082 in
+        # 16 epochs at penalty .01, at .126 in 34 at .1; NeuMF at .02 after 4.
         budget = replace(budget, epochs=40, patience=6, tune_epochs=8, penalties=(0.01, 0.1))
     if model == "neumf":
         # Each of a batch's examples goes through the perceptron with each negative.
