@@ -20,22 +20,27 @@ Curves = dict[str, dict[str, list[tuple[float, float]]]]
 def mask_plot(records: Sequence[Record], path: Path) -> None:
     """Draw, for the growth rules, how far the mask leaves its start and what stays exchanged.
 
-    A line each, of the lowest seed recorded: seeds differ less than rules do.
+    A row of panels for each dataset and model, and a line for each rule, of the lowest seed
+    recorded: seeds differ less than rules do.
     """
     plt = _pyplot()
-    lowest: dict[str, Record] = {}
+    groups: dict[str, dict[str, Record]] = {}
     for record in sorted(records, key=lambda r: r.cell.seed):
         cell = record.cell
         if cell.variant == "as it is" or "growth" in cell.variant:
-            lowest.setdefault(f"{cell.dataset} {cell.model}, {cell.variant}", record)
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
-    for axis, key in zip(axes, ("jaccard", "exchanged", "grown_frequency"), strict=True):
-        for label, record in lowest.items():
-            points = [(e["epoch"], e[key]) for e in record.values["history"] if key in e]
-            if points:
-                axis.plot(*zip(*points, strict=True), label=label)
-        axis.set(xlabel="epoch", title=key)
-    axes[0].legend(fontsize=6)
+            groups.setdefault(f"{cell.dataset} {cell.model}", {}).setdefault(cell.variant, record)
+    rows = max(1, len(groups))
+    figure, axes = plt.subplots(
+        rows, 3, figsize=(13, 3 * rows), squeeze=False, constrained_layout=True
+    )
+    for line, (group, rules) in zip(axes, groups.items(), strict=False):
+        for axis, key in zip(line, ("jaccard", "exchanged", "grown_frequency"), strict=True):
+            for rule, record in rules.items():
+                points = [(e["epoch"], e[key]) for e in record.values["history"] if key in e]
+                if points:
+                    axis.plot(*zip(*points, strict=True), label=rule)
+            axis.set(xlabel="epoch", title=f"{group}: {key}")
+        line[0].legend(fontsize=7)
     _save(plt, figure, path)
 
 
