@@ -93,15 +93,15 @@ class Objective:
             parts = [torch.cat([values[at] for at in own]).requires_grad_() for values in taken]
             loss = self.of_taken(parts[0], parts[-1], dense, stop - start) * ((stop - start) / size)
             total += float(loss.detach())
-            grads = torch.autograd.grad(loss, [*parts, *dense.values()], allow_unused=True)
+            wanted = [*parts, *dense.values()]
+            grads = torch.autograd.grad(loss, wanted, materialize_grads=True)
             for k in range(len(taken)):
                 places = [sums[k][at] for at in own]
                 sizes = [len(place) for place in places]
                 for place, part in zip(places, torch.split(grads[k], sizes), strict=True):
                     place.add_(part)
             for k in range(len(taken), len(sums)):
-                if grads[k] is not None:
-                    sums[k].add_(grads[k])
+                sums[k].add_(grads[k])
         return total, sums[: len(taken)], sums[len(taken) :]
 
 
@@ -187,7 +187,9 @@ def layered_gradients(
     vectors = model.propagate(rows, graph.aggregate, weights, recompute=True)
     taken = [take(vectors, slots), take(rows, slots)]
     loss, by_taken, direct = objective.differentiate([of.detach() for of in taken], weights, size)
-    grads, *others = torch.autograd.grad(taken, [rows, *weights.values()], by_taken)
+    wanted = [rows, *weights.values()]
+    # A weight may be in the scores alone: it has no gradient here.
+    grads, *others = torch.autograd.grad(taken, wanted, by_taken, materialize_grads=True)
     others = [by_vectors + own for by_vectors, own in zip(others, direct, strict=True)]
     full = grads.numpy()
     entries = full[found.slot, found.col]

@@ -1,5 +1,7 @@
 """Steps of every model against a dense PyTorch model that knows nothing of packing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -186,3 +188,29 @@ def test_lightgcn_makes_no_table_sized_tensor(monkeypatch: pytest.MonkeyPatch) -
     made.run_step()
     assert max(widths) == 16
     assert sum(widths) == 2 * 3 * DIM
+
+
+def test_a_graph_models_weight_may_be_in_its_scores_alone(tmp_path: Path) -> None:
+    path = tmp_path / "scaled.py"
+    path.write_text("""
+import numpy as np
+
+GRAPH, PAIR_FLOATS = "layers", 1
+
+
+def initial(dim, seed):
+    return {"scale": np.ones(dim, np.float32)}
+
+
+def propagate(rows, aggregate, dense, recompute=False):
+    return rows + aggregate(rows).relu()
+
+
+def pair_scores(users, items, dense):
+    return (users * items * dense["scale"]).sum(1)
+
+
+def scores(users, items, dense):
+    return (users * dense["scale"]) @ items.transpose(1, 2)
+""")
+    test_sgd_steps_equal_a_masked_dense_model(str(path), "bpr")
