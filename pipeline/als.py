@@ -25,6 +25,7 @@ import scipy.sparse as sp
 from pipeline.data.split import Pairs
 from pipeline.exchange import I32, first, magnitude
 from pipeline.masks import best_of_rows
+from pipeline.matrices import matrix_of
 from pipeline.table import F32, I64, Bool, PackedTable
 from sparserec.progress import Progress, silent
 
@@ -76,8 +77,7 @@ def refine(
         A table with as many active entries on each side.
     """
     users, items = table.num_users, table.num_items
-    ones = np.ones(len(pairs), np.float32)
-    matrix = sp.csr_matrix((ones, (pairs.users, pairs.items)), shape=(users, items))
+    matrix = matrix_of(pairs, (users, items))
     values, mask, _ = table.gather(np.arange(table.num_rows))
     active = mask.astype(np.bool_)
     del mask

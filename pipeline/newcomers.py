@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from pipeline.data.interactions import pair_keys
 from pipeline.data.split import Pairs
+from pipeline.matrices import matrix_of
 from pipeline.nmf import top_entries
 from pipeline.sampling import join
 from pipeline.table import F32, PackedTable
@@ -69,8 +70,7 @@ def _from_neighbours(table: PackedTable, pairs: Pairs, num_users: int, num_items
     New users come first, from the items that have rows; then new items, from all users; then the
     users that are left, from the new items.
     """
-    ones = np.ones(len(pairs), np.float32)
-    taken = sp.csr_matrix((ones, (pairs.users, pairs.items)), shape=(num_users, num_items))
+    taken = matrix_of(pairs, (num_users, num_items))
     old_users, old_items = table.num_users, table.num_items
     rows = sp.csr_matrix((table.vals, table.cols, table.row_ptr), (table.num_rows, table.dim))
     known_users, known_items = rows[:old_users], rows[old_users:]

@@ -19,6 +19,7 @@ from pipeline.data.interactions import pair_keys
 from pipeline.data.split import Pairs
 from pipeline.files import write_atomic
 from pipeline.masks import choose, slices
+from pipeline.matrices import matrix_of
 from pipeline.table import F32, Bool, PackedTable
 from sparserec.errors import SparseRecError
 
@@ -61,8 +62,7 @@ def normalised(
     pairs: Pairs, num_users: int, num_items: int, how: Literal["none", "degree", "ppmi"]
 ) -> sp.csr_matrix:
     """Build R, float32 (num_users, num_items), weighted as ``NmfOptions.normalisation`` says."""
-    ones = np.ones(len(pairs), np.float32)
-    matrix = sp.csr_matrix((ones, (pairs.users, pairs.items)), shape=(num_users, num_items))
+    matrix = matrix_of(pairs, (num_users, num_items))
     if how == "none":
         return matrix
     by_user = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1)
