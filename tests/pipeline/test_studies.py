@@ -11,6 +11,7 @@ from pipeline.data.logs import write_csv
 from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.fit import fit
+from pipeline.graph import Graph
 from pipeline.nmf import factorise
 from pipeline.recipes import PLAIN, sparserec
 from pipeline.start_study import recalls
@@ -55,6 +56,7 @@ def test_the_study_of_starts_has_a_row_for_each(
     recipe = sparserec()
     sizes = split.known_users, split.known_items
     factors = factorise(split.train, *sizes, recipe.dim, recipe.seed, recipe.nmf)
-    plain = recalls(replace(recipe, als=PLAIN), split, factors)[0]
-    refined = recalls(recipe, split, factors)[0]
+    graph = Graph.of(split.train, *sizes)
+    plain = recalls(replace(recipe, als=PLAIN), split, factors, graph)[0]
+    refined = recalls(recipe, split, factors, graph)[0]
     assert refined > plain
