@@ -87,9 +87,10 @@ def refine(
     weight = options.zeros * len(pairs) / (users * items)
     of_users, of_items = slice(0, users), slice(users, None)
     turns = (of_users, of_items, matrix), (of_items, of_users, matrix.T.tocsr())
+    last = options.sweeps - 1
     for sweep in range(options.sweeps):
         progress("least squares", sweep, options.sweeps)
-        left = options.exchange * (1 - sweep / max(1, options.sweeps - 1))
+        left = options.exchange * (1 - sweep / last) if last else 0.0
         for rows, others, found in turns:
             side = Side(values[rows], active[rows], values[others], found, weight, options.penalty)
             changes = side.solve(want_changes=left > 0)

@@ -152,6 +152,13 @@ def test_the_budget_of_each_side_and_the_floor_stay() -> None:
     assert not np.array_equal(table.cols, start.cols)
 
 
+def test_the_last_sweep_exchanges_nothing() -> None:
+    """What grows in it would not be fitted: it would stay at 0."""
+    pairs, start = some_pairs(), random_table(USERS, ITEMS, DIM, 0.4, 1, 0.3, 5)
+    found = refine(start, pairs, 1, AlsOptions(sweeps=1, exchange=0.3))
+    np.testing.assert_array_equal(found.cols, start.cols)
+
+
 def test_rows_come_in_parts_that_cover_them_all() -> None:
     heavy = sp.csr_matrix(np.ones((3, 70_000), np.float32))
     assert [(part.start, part.stop) for part in row_slices(heavy)] == [(0, 1), (1, 2), (2, 3)]
