@@ -189,9 +189,6 @@ def recipe_of(cell: Cell, tuned: Sequence[Override], epochs: int | None = None) 
         batch_size=budget.batch_size,
         negatives=budget.negatives,
     )
-    if cell.method == "dsl":
-        # Its paper counts windows in steps of 1,024 triples; the same interactions lie between.
-        recipe = replace(recipe, window=max(1, recipe.window * 1024 // budget.batch_size))
     recipe = replace(recipe, step=step)
     if recipe.start == "nmf":
         refined = NGCF_SCALE if cell.model == "ngcf" else SOFTMAX_SCALE

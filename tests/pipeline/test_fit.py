@@ -137,6 +137,12 @@ def test_a_finished_run_is_not_trained_again(
     assert checkpoint.read_bytes() == before
 
 
+def test_dsl_moves_its_mask_in_a_run_of_the_default_length(split: Split) -> None:
+    recipe = RECIPES["dsl"]()
+    recipe = replace(recipe, dim=32, step=replace(recipe.step, batch_size=256))
+    assert fit(recipe, split).history[-1]["exchanged"] > 0
+
+
 def test_a_damaged_or_foreign_checkpoint_is_refused(split: Split, tmp_path: Path) -> None:
     trainer, _ = trainer_of(small(), split, initial_table(small(), split))
     path = tmp_path / "checkpoint.safetensors"

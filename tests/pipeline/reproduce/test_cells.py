@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 
 import pytest
 
-from pipeline.recipes import RECIPES
 from pipeline.reproduce.cells import Cell, digest, recipe_of, with_overrides
 from pipeline.reproduce.grids import ABLATION, GRIDS, RIVALS, SENSITIVITY, grid, needs, tuning
 
@@ -62,12 +61,6 @@ def test_layers_of_a_recipe_override_each_other() -> None:
     assert (recipe.nmf.solver, recipe.epochs) == ("mu", 3)
     with pytest.raises(TypeError):
         with_overrides(recipe, [("step.no_such", 1)])
-
-
-def test_the_same_interactions_lie_between_dsls_updates() -> None:
-    recipe = recipe_of(replace(CELL, method="dsl"), [])
-    published = RECIPES["dsl"]().window * 1024
-    assert recipe.window * recipe.step.batch_size == pytest.approx(published, rel=0.01)
 
 
 def test_ablation_and_sensitivity_name_fields_that_exist() -> None:
