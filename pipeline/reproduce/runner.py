@@ -49,17 +49,18 @@ class Outcome:
     stopped: str = ""
 
 
-def selected(results: Path, cell: Cell) -> list[Override] | None:
+def selected(options: Options, cell: Cell) -> list[Override] | None:
     """Give the settings that tuning selected for a cell: those best on validation.
 
     Returns:
-        None while a tuning run is missing; nothing for a tuning run itself.
+        None while a tuning run is missing, or under ``stale`` was made with another recipe;
+        nothing for a tuning run itself.
     """
     if cell.experiment == "tune":
         return []
-    records = read(results, "tune")
-    tried = [records.get(one.id) for one in tuning(cell.tuned_by)]
-    found = [record for record in tried if record is not None]
+    records = read(options.results, "tune")
+    tried = tuning(cell.tuned_by)
+    found = [records[one.id] for one in tried if not _to_run(records.get(one.id), options)]
     if len(found) < len(tried):
         return None
     return list(max(found, key=lambda record: record.valid_recall).cell.overrides)
@@ -71,17 +72,21 @@ def pending(cells: Sequence[Cell], options: Options) -> list[Cell]:
     tuned = read(options.results, "tune")
     left: dict[Cell, None] = {}
     for cell in cells:
-        record = recorded[cell.experiment].get(cell.id)
-        if record is None or (options.stale and is_stale(record, options)):
+        if _to_run(recorded[cell.experiment].get(cell.id), options):
             if cell.experiment != "tune":
-                left |= dict.fromkeys(run for run in needs([cell]) if run.id not in tuned)
+                runs = (run for run in needs([cell]) if _to_run(tuned.get(run.id), options))
+                left |= dict.fromkeys(runs)
             left[cell] = None
     return list(left)
 
 
+def _to_run(record: Record | None, options: Options) -> bool:
+    return record is None or (options.stale and is_stale(record, options))
+
+
 def is_stale(record: Record, options: Options) -> bool:
     """Tell whether today's recipe of a recorded cell is another one than was run."""
-    settings = selected(options.results, record.cell)
+    settings = selected(options, record.cell)
     if settings is None:
         return True
     return record.recipe != recipe_of(record.cell, settings, options.epochs)
@@ -124,6 +129,9 @@ def run_one(cell: Cell, recipe: Recipe, options: Options) -> dict[str, Any]:
         if line.startswith('{"record"'):
             record: dict[str, Any] = json.loads(line)["record"]
             return record
+        if line.startswith('{"error"'):
+            message, fix = json.loads(line)["error"]
+            raise SparseRecError(f"{cell.id}: {message}", fix)
     text = (done.stderr or done.stdout).strip().splitlines()
     raise SparseRecError(f"{cell.id}: failed: {text[-1] if text else done.returncode}")
 
@@ -172,7 +180,7 @@ class _Pool:
     def _start(self, waiting: list[Cell]) -> bool:
         """Start the first cell whose settings are known and that nobody else is at."""
         for cell in list(waiting):
-            settings = selected(self.options.results, cell)
+            settings = selected(self.options, cell)
             if settings is None:
                 if not any(one in waiting or self._is_on(one) for one in tuning(cell.tuned_by)):
                     self._fail(cell, "its settings are not selected: a tuning run failed")

@@ -42,7 +42,8 @@ def options(tmp_path: Path, **more: object) -> Options:
 def settle(results: Path, cell: Cell) -> None:
     """Record the tuning of a cell as done: the last point wins."""
     for k, one in enumerate(tuning(cell.tuned_by)):
-        append(results, "tune", values(one, 0.1 + k / 100))
+        recipe = recipe_of(one, [], epochs=2).as_dict()
+        append(results, "tune", values(one, 0.1 + k / 100, recipe=recipe))
 
 
 def test_a_cell_is_tuned_run_and_recorded_once(
@@ -160,9 +161,16 @@ def test_a_cell_whose_recipe_changed_is_run_again_only_if_asked(tmp_path: Path) 
     append(how.results, "domains", values(UNFACTORED))  # with untuned settings
     assert pending([UNFACTORED], how) == []
     assert pending([UNFACTORED], replace(how, stale=True)) == [UNFACTORED]
+    last = tuning(UNFACTORED.tuned_by)[-1]
+    settled = recipe_of(last, [], epochs=2).as_dict()
+    shorter = recipe_of(last, [], epochs=1).as_dict()
+    append(how.results, "tune", values(last, 0.5, recipe=shorter))
+    assert pending([UNFACTORED], how) == []
+    assert pending([UNFACTORED], replace(how, stale=True)) == [last, UNFACTORED]
+    append(how.results, "tune", values(last, 0.5, recipe=settled))
     assert run([UNFACTORED], replace(how, stale=True)).done == 1
     (record,) = read(how.results, "domains").values()
-    assert record.recipe == recipe_of(UNFACTORED, selected(how.results, UNFACTORED) or [], 2)
+    assert record.recipe == recipe_of(UNFACTORED, selected(how, UNFACTORED) or [], 2)
     assert pending([UNFACTORED], replace(how, stale=True)) == []
 
 
