@@ -54,7 +54,7 @@ class SparseRec:
     Args:
         model: the base recommender: ``mf``, ``neumf``, ``ngcf``, ``lightgcn`` or the path of a
             file of yours (docs/models.md).
-        method: ``sparserec`` or a baseline (docs/baselines.md).
+        method: ``sparserec`` (the default) or a baseline (docs/baselines.md).
         recipe: every option there is, the method included; the other arguments change it. Default:
             the method's own.
         density: active entries / (N d).
@@ -65,12 +65,15 @@ class SparseRec:
     Attributes:
         recipe: how it is, or was, trained.
         history: of ``fit``: per epoch the loss and the quality on held-out interactions.
+
+    Raises:
+        SparseRecError: as ``Recipe.check`` raises, or the model or the method is unknown.
     """
 
     def __init__(
         self,
         model: ModelName | None = None,
-        method: Method = "sparserec",
+        method: Method | None = None,
         *,
         recipe: Recipe | None = None,
         density: float | None = None,
@@ -78,15 +81,19 @@ class SparseRec:
         epochs: int | None = None,
         seed: int | None = None,
     ) -> None:
-        if method not in RECIPES:
+        if method is not None and method not in RECIPES:
             raise SparseRecError(
                 f"method {method!r} is unknown", f"use one of {', '.join(RECIPES)}"
             )
-        recipe = recipe or RECIPES[method]()
+        if method is not None and recipe is not None and method != recipe.method:
+            raise SparseRecError(
+                f"method is {method}, and the recipe's is {recipe.method}", "give one of them"
+            )
+        recipe = recipe or RECIPES[method or "sparserec"]()
         given: dict[str, Any] = {"density": density, "dim": dim, "epochs": epochs, "seed": seed}
         recipe = replace(recipe, **{k: v for k, v in given.items() if v is not None})
         self.recipe = replace(recipe, step=replace(recipe.step, model=model or recipe.step.model))
-        MODELS[self.recipe.step.model]  # an unknown name fails here
+        self.recipe.check()
         self.history: list[dict[str, float]] = []
         self._fitted: _State | None = None
 

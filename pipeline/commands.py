@@ -156,7 +156,8 @@ def train(
                     recipe, split, checkpoint, progress, start, device=device, factors=found
                 )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
+        goes_on = f"goes on from {checkpoint}" if checkpoint.exists() else "begins again"
+        typer.echo(f"stopped; the same command {goes_on}", err=True)
         raise typer.Exit(130) from None
     if fitted is None:
         return  # not the first rank

@@ -34,6 +34,7 @@ from pipeline.start import initial_table
 from pipeline.table import I64, PackedTable
 from pipeline.train import Trainer
 from sparserec import progress as report
+from sparserec.errors import SparseRecError
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,13 @@ def fit(
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
-        SparseRecError: if the checkpoint is damaged or of another run.
+        SparseRecError: the recipe cannot be trained, nothing is held out for validation, or the
+            checkpoint is damaged or of another run.
     """
+    checked(recipe, split)
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    found = _train(recipe, split, start, device, checkpoint, progress, observe)
+    found = _train(recipe, split, start, factors, device, checkpoint, progress, observe)
     if recipe.refit:
         found = _refit(recipe, split, factors, device, checkpoint, progress, found)
     past, relevant = (split.train, split.valid), held_out(split)
@@ -134,8 +137,7 @@ def _refit(
         progress(what, before + done, before + epochs)
 
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
-    start = initial_table(recipe, whole, factors=factors, progress=progress)
-    last = _train(recipe, whole, start, device, again, told, epochs=epochs)
+    last = _train(recipe, whole, None, factors, device, again, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 
 
@@ -148,6 +150,7 @@ def _train(
     recipe: Recipe,
     split: Split,
     start: PackedTable | None,
+    factors: Factors | None,
     device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
@@ -155,13 +158,16 @@ def _train(
     epochs: int | None = None,
 ) -> Fitted:
     """Train, and keep the epoch that validation likes best, or the one that is asked for."""
-    start = start or initial_table(recipe, split, progress=progress)
+    begun = checkpoint is not None and checkpoint.exists()
+    if begun and recipe.method != "pep":  # whose search ends where it started
+        start = empty_table(split.known_users, split.known_items, recipe.width)
+    start = start or initial_table(recipe, split, factors=factors, progress=progress)
     trainer, steps_per_epoch = trainer_of(recipe, split, start)
     del start  # the trainer has a copy
     trainer.device = device
     fingerprint = fingerprint_of(recipe, split)
     state = Progress()
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and begun:
         state = load_checkpoint(checkpoint, fingerprint, trainer)
     with stop_between_steps(signal.SIGINT) as stop:
         while not finished(recipe, state, epochs):
@@ -182,6 +188,28 @@ def _train(
     assert state.best is not None
     best = Recommender(state.best.table, recipe.step.model, state.best.dense, trainer.graph)
     return Fitted(best, state.best.epoch, state.history, NOT_TESTED)
+
+
+def checked(recipe: Recipe, split: Split) -> None:
+    """Refuse, before any work, what would come to no model.
+
+    Raises:
+        SparseRecError: as ``Recipe.check``; or nothing is held out to choose the epoch by.
+    """
+    recipe.check()
+    if not len(split.valid):
+        raise SparseRecError(
+            "no user has the interactions it takes to hold one out for validation,"
+            " so no epoch can be chosen",
+            "give more interactions of each user",
+        )
+
+
+def empty_table(num_users: int, num_items: int, dim: int) -> PackedTable:
+    """Make a table without entries, for a checkpoint to be read into."""
+    row_ptr = np.zeros(num_users + num_items + 1, np.int64)
+    empty = np.empty(0, np.uint8), np.empty(0, np.float32)
+    return PackedTable(row_ptr, *empty, num_users, num_items, dim)
 
 
 def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Trainer, int]:
@@ -233,9 +261,10 @@ def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
         if trainer.searching and (over or reached):
             trainer.fix_mask(recipe.density)
         return
-    if recipe.method != "magnitude" or trainer.step % recipe.window:
+    begin, end = (max(1, int(part * steps)) for part in PRUNING)
+    # The last time at the end itself: a short run has no window that ends there.
+    if recipe.method != "magnitude" or (trainer.step % recipe.window and trainer.step != end):
         return
-    begin, end = (int(part * steps) for part in PRUNING)
     density = gradual_density(trainer.step, begin, end, recipe.density)
     if density < trainer.table.density:
         floor = recipe.step.floor

@@ -19,6 +19,7 @@ from pipeline.models import MODELS
 from pipeline.nmf import random_table
 from pipeline.sampling import TripleSampler
 from pipeline.train import Grow, StepConfig, Trainer
+from sparserec.errors import SparseRecError
 
 GROW: dict[str, Grow] = {"sparserec": "cumulative", "rigl-packed": "rigl"}
 
@@ -171,4 +172,7 @@ def rewire(weight: torch.Tensor, mask: torch.Tensor, grad: torch.Tensor) -> None
 
 
 if __name__ == "__main__":
-    main(Memory(**json.loads(sys.argv[1])))
+    try:
+        main(Memory(**json.loads(sys.argv[1])))
+    except SparseRecError as error:
+        sys.exit(error.message)  # the last line is what the caller shows

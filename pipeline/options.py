@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from sparserec.errors import SparseRecError
-
 if TYPE_CHECKING:
     from pipeline.recipes import Recipe
 
@@ -127,7 +125,7 @@ def changed(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     """Put the flags that were given (not None) into a recipe.
 
     Raises:
-        SparseRecError: they contradict one another.
+        SparseRecError: as ``Recipe.check`` raises.
     """
     given = {name: value for name, value in options.items() if value is not None}
     parts: dict[str, dict[str, Any]] = {"step": {}, "nmf": {}, "als": {}, "pep": {}, "": {}}
@@ -148,9 +146,5 @@ def changed(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         pep=replace(recipe.pep, **parts["pep"]),
         **parts[""],
     )
-    if recipe.step.backward == "literal" and recipe.window == 0:
-        raise SparseRecError(
-            "the literal backward trains the rows sampled in a window, and the window is 0",
-            "give --window above 0, or --backward packed",
-        )
+    recipe.check()
     return recipe

@@ -64,7 +64,7 @@ def gradual_density(step: int, begin: int, end: int, density: float, start: floa
         density: 1 - s_f.
         start: 1 - s_i.
     """
-    left = 1 - min(max((step - begin) / (end - begin), 0.0), 1.0)
+    left = 1 - min(max((step - begin) / max(1, end - begin), 0.0), 1.0)
     return density + (start - density) * left**3
 
 

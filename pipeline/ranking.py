@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.table import F32, I64
 from pipeline.top import ranked
+from sparserec.errors import SparseRecError
 
 NOTHING = -1
 """Stands where fewer candidates are left than were asked for; its score is -inf."""
@@ -39,7 +40,12 @@ def best(
     Returns:
         int64 and float32 (Q, min(count, candidates)), best first, equal scores by candidate;
         ``NOTHING`` and -inf at the end where fewer are left.
+
+    Raises:
+        SparseRecError: ``count`` is negative.
     """
+    if count < 0:
+        raise SparseRecError(f"N is {count}", "give 0 or more")
     if chosen is not None:
         vectors, hidden = vectors[torch.from_numpy(chosen)], hidden[:, chosen]
         left_out = np.flatnonzero(np.isin(chosen, left_out))

@@ -9,14 +9,19 @@ anew for each dataset and model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.als import AlsOptions
+from pipeline.models import MODELS
 from pipeline.nmf import NmfOptions
 from pipeline.pep import PepOptions
+from pipeline.prune import small_dim
+from pipeline.table import MAX_DIM
 from pipeline.train import StepConfig
+from sparserec.errors import SparseRecError
 
 Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitude", "pep", "small"]
 Start = Literal["nmf", "nmf-mask", "random"]
@@ -81,6 +86,11 @@ class Recipe:
     refit: bool = False
 
     @property
+    def width(self) -> int:
+        """Columns of the table: d, or d' of ``small``."""
+        return small_dim(self.dim, self.density) if self.method == "small" else self.dim
+
+    @property
     def starts_from_factors(self) -> bool:
         """Whether the table is made of the interactions' factors."""
         return self.start != "random" and self.method != "small"
@@ -94,6 +104,43 @@ class Recipe:
     def halves(self) -> int:
         """How often the same factors stand in a row: NeuMF's two halves get them each."""
         return 2 if self.step.model == "neumf" else 1
+
+    def check(self) -> None:
+        """Refuse, before any work, what cannot be trained.
+
+        Raises:
+            SparseRecError: a number is out of its range, options contradict one another, or the
+                model cannot be as wide as this.
+        """
+        for name, value, least, most in (
+            ("dim", self.dim, 1, MAX_DIM),
+            ("epochs", self.epochs, 1, math.inf),
+            ("seed", self.seed, 0, math.inf),
+            ("window", self.window, 0, math.inf),
+            ("batch_size", self.step.batch_size, 1, math.inf),
+        ):
+            if not least <= value <= most:
+                to = "or more" if most == math.inf else f"to {most}"
+                raise SparseRecError(f"{name} is {value}", f"give {least} {to}")
+        if not 0 < self.density <= 1:
+            raise SparseRecError(f"density is {self.density}", "give more than 0 and at most 1")
+        if self.method == "dense" and self.density != 1:
+            raise SparseRecError(
+                f"method dense trains every entry, and the density is {self.density:g}",
+                "leave out the density, or choose the method static",
+            )
+        if self.method in ("magnitude", "pep") and (self.start != "random" or self.window == 0):
+            raise SparseRecError(
+                f"method {self.method} prunes a whole table that starts at random, every window;"
+                f" the start is {self.start} and the window {self.window}",
+                "leave both out, or choose the method sparserec",
+            )
+        if self.step.backward == "literal" and self.window == 0:
+            raise SparseRecError(
+                "the literal backward trains the rows sampled in a window, and the window is 0",
+                "give a window above 0, or the packed backward",
+            )
+        MODELS[self.step.model].initial(self.width, self.seed)
 
     def as_dict(self) -> dict[str, Any]:
         """Give what ``from_dict`` reads, for JSON."""

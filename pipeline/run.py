@@ -136,7 +136,7 @@ def load_run(path: Path) -> TrainedRun:
             arrays["vals"],
             described["num_users"],
             described["num_items"],
-            recipe.dim,
+            recipe.width,
         )
         prefix = "dense."
         return TrainedRun(

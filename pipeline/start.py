@@ -19,7 +19,6 @@ from pipeline.nmf import (
     rescale_values,
     side_by_side,
 )
-from pipeline.prune import small_dim
 from pipeline.recipes import Recipe
 from pipeline.table import PackedTable, beside
 from sparserec.progress import Progress, silent
@@ -49,8 +48,7 @@ def initial_table(
     users, items, seed = split.known_users, split.known_items, recipe.seed
     floor, scale = recipe.step.floor, recipe.value_scale
     if recipe.method == "small":
-        dim = small_dim(recipe.dim, recipe.density)
-        return random_table(users, items, dim, 1.0, 0, scale, seed)
+        return random_table(users, items, recipe.width, 1.0, 0, scale, seed)
     if recipe.start == "random":
         density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
         return random_table(users, items, recipe.dim, density, floor, scale, seed)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pipeline.allocator import keep_freed_memory
@@ -25,6 +24,8 @@ from pipeline.distributed.trainer import ShardTrainer, check
 from pipeline.evaluate import NOT_TESTED
 from pipeline.fit import (
     Fitted,
+    checked,
+    empty_table,
     end_epoch,
     epoch_steps,
     fingerprint_of,
@@ -38,7 +39,6 @@ from pipeline.fit import (
     validation_users,
 )
 from pipeline.models import MODELS
-from pipeline.prune import small_dim
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
 from pipeline.start import initial_table
@@ -77,11 +77,12 @@ def fit(
 
     Raises:
         KeyboardInterrupt: on SIGINT or SIGTERM at some rank, after the checkpoint is written.
-        SparseRecError: ranks cannot train this recipe; a checkpoint is damaged or of another run;
-            another run writes to ``out``.
+        SparseRecError: ranks cannot train this recipe, or nobody can; nothing is held out for
+            validation; a checkpoint is damaged or of another run; another run writes to ``out``.
     """
     keep_freed_memory()
     check(recipe, ranks.world)
+    checked(recipe, split)
     launcher, folder, fingerprint = os.getppid(), out / "checkpoint", fingerprint_of(recipe, split)
     with _alone(ranks, out), stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
         if ranks.rank == 0 and shards.newest(folder) is None:
@@ -120,7 +121,7 @@ def _start(
     """Write the first checkpoint: a single process's, if it left one, else the start."""
     single, progress = out / "checkpoint.safetensors", Progress()
     if single.exists():
-        shell = _shell(split.known_users, split.known_items, _dim(recipe))
+        shell = empty_table(split.known_users, split.known_items, recipe.width)
         trainer, _ = trainer_of(recipe, split, shell)
         progress = load_checkpoint(single, fingerprint, trainer)
     else:
@@ -135,28 +136,16 @@ def _resumed(
     generation = shards.newest(folder)
     assert generation is not None
     partition = shards.partition_for(generation, ranks.world)
-    dim = _dim(recipe)
     trainer = ShardTrainer(
-        _shell(*partition.sizes(ranks.rank), dim),
+        empty_table(*partition.sizes(ranks.rank), recipe.width),
         sampler_of(recipe, split),
         recipe.step,
         schedule_of(recipe, epoch_steps(recipe, split)),
-        dense=MODELS[recipe.step.model].initial(dim, recipe.seed),
+        dense=MODELS[recipe.step.model].initial(recipe.width, recipe.seed),
         ranks=ranks,
         partition=partition,
     )
     return trainer, shards.load(generation, fingerprint, partition, trainer, ranks.rank)
-
-
-def _shell(num_users: int, num_items: int, dim: int) -> PackedTable:
-    """Make a table without entries, for a checkpoint to be read into."""
-    row_ptr = np.zeros(num_users + num_items + 1, np.int64)
-    empty = np.empty(0, np.uint8), np.empty(0, np.float32)
-    return PackedTable(row_ptr, *empty, num_users, num_items, dim)
-
-
-def _dim(recipe: Recipe) -> int:
-    return small_dim(recipe.dim, recipe.density) if recipe.method == "small" else recipe.dim
 
 
 def _end_epoch(

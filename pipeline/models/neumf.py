@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pipeline.models.parts import first
 from pipeline.table import F32
+from sparserec.errors import SparseRecError
 
 GRAPH: Literal["none", "linear", "layers"] = "none"
 PAIR_FLOATS = 64
@@ -29,9 +30,15 @@ def initial(dim: int, seed: int) -> dict[str, F32]:
     Args:
         dim: d, a multiple of 8.
         seed: of the draw.
+
+    Raises:
+        SparseRecError: d is none.
     """
     if dim % 8:
-        raise ValueError(f"NeuMF halves its layers three times: dim {dim} is not a multiple of 8")
+        raise SparseRecError(
+            f"NeuMF halves its layers three times: dim {dim} is not a multiple of 8",
+            "choose a dim (and, of the method small, a density) whose columns are",
+        )
     rng = np.random.default_rng(seed)
     dense: dict[str, F32] = {}
     for layer in range(LAYERS):

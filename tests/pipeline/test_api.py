@@ -171,6 +171,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         SparseRec().recommend(0)
     with pytest.raises(SparseRecError, match="method 'sparse' is unknown"):
         SparseRec(method="sparse")  # type: ignore[arg-type]
+    with pytest.raises(SparseRecError, match="method is dense, and the recipe's is sparserec"):
+        SparseRec(method="dense", recipe=RECIPES["sparserec"]())
+    for name, value in (("dim", 300), ("dim", 0), ("epochs", 0), ("seed", -1), ("density", 1.5)):
+        with pytest.raises(SparseRecError, match=f"{name} is {value}"):
+            SparseRec(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(SparseRecError, match="multiple of 8"):
+        SparseRec("neumf", "small")
     with pytest.raises(SparseRecError, match="coo_matrix, not a SciPy CSR matrix of users x items"):
         SparseRec().fit(matrix.tocoo())
     with pytest.raises(SparseRecError, match="no interactions"):
@@ -182,6 +189,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     model = SparseRec(density=0.25, dim=16, epochs=1).fit(matrix, show_progress=False)
     with pytest.raises(SparseRecError, match="userid has 60, and the model knows 0 to 59"):
         model.recommend(60)
+    with pytest.raises(SparseRecError, match="N is -1"):
+        model.recommend(0, N=-1)
     with pytest.raises(SparseRecError, match="items has -1"):
         model.recommend(0, items=[-1])
     with pytest.raises(SparseRecError, match="60 rows for 2 users"):

@@ -73,7 +73,7 @@ def test_each_flag_reaches_its_field() -> None:
     values = {
         flag.name: get_args(flag.kind)[-1] if get_origin(flag.kind) else flag.kind(flag.default) + 1
         for flag in FLAGS
-    }
+    } | {"density": 0.7}
     recipe = changed(RECIPES["rigl"](), values)
     for name, value in values.items():
         prefix, _, rest = name.partition("_")
@@ -98,3 +98,13 @@ def test_the_help_page_groups_the_flags() -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(SparseRecError, match="the window is 0"):
         changed(sparserec(), {"backward": "literal", "window": 0})
+    for method, options in (
+        ("magnitude", {"window": 0}),
+        ("magnitude", {"start": "nmf"}),
+        ("pep", {"window": 0}),
+        ("pep", {"start": "nmf"}),
+    ):
+        with pytest.raises(SparseRecError, match=f"method {method} prunes a whole table"):
+            changed(RECIPES[method](), options)
+    with pytest.raises(SparseRecError, match="method dense trains every entry"):
+        changed(RECIPES["dense"](), {"density": 0.1})

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.api import SparseRec
 from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
 from pipeline.data.logs import write_csv
 from pipeline.data.split import Pairs, Split, temporal_split
@@ -137,10 +138,33 @@ def test_a_finished_run_is_not_trained_again(
     assert checkpoint.read_bytes() == before
 
 
+def test_a_resumed_run_makes_no_start_anew(
+    split: Split, uninterrupted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    fit(small(), split, checkpoint)
+    monkeypatch.setattr("pipeline.fit.initial_table", lambda *args, **more: pytest.fail("a start"))
+    assert_same(fit(small(), split, checkpoint), uninterrupted)
+    with pytest.raises(SparseRecError, match="another recipe"):
+        fit(replace(small(), seed=2), split, checkpoint)
+
+
+def test_a_run_shorter_than_a_window_is_pruned_all_the_same(split: Split) -> None:
+    for epochs in (1, 3):
+        recipe = replace(small("magnitude"), window=10_000, epochs=epochs)
+        assert fit(recipe, split).table.density == pytest.approx(0.1, abs=1e-3)
+
+
 def test_dsl_moves_its_mask_in_a_run_of_the_default_length(split: Split) -> None:
     recipe = RECIPES["dsl"]()
     recipe = replace(recipe, dim=32, step=replace(recipe.step, batch_size=256))
     assert fit(recipe, split).history[-1]["exchanged"] > 0
+
+
+def test_without_validation_nothing_is_trained(split: Split) -> None:
+    nothing = Pairs(split.valid.users[:0], split.valid.items[:0], None)
+    with pytest.raises(SparseRecError, match="hold one out for validation"):
+        fit(small(), replace(split, valid=nothing))
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(split: Split, tmp_path: Path) -> None:
@@ -172,6 +196,15 @@ def test_a_run_is_read_back_as_it_was_written(
         load_run(tmp_path)
     with pytest.raises(SparseRecError, match=r"nowhere/run\.json"):
         load_run(tmp_path / "nowhere")
+
+
+def test_a_run_of_fewer_columns_is_read_back_with_them(split: Split, tmp_path: Path) -> None:
+    recipe = replace(small("small"), dim=32, density=0.25, epochs=1)
+    recipe = replace(recipe, step=replace(recipe.step, model="neumf"))
+    save_run(tmp_path, "synthetic", "0" * 64, recipe, split, fit(recipe, split))
+    assert load_run(tmp_path).table.dim == 8
+    ids, _ = SparseRec.load(tmp_path).recommend(0)
+    assert len(ids) == 10
 
 
 def test_ctrl_c_in_the_command_saves_and_goes_on(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_layers() -> None:
 
 
 def test_neumf_refuses_a_width_that_cannot_be_halved() -> None:
-    with pytest.raises(ValueError, match="multiple of 8"):
+    with pytest.raises(SparseRecError, match="multiple of 8"):
         MODELS["neumf"].initial(12, 1)
 
 
