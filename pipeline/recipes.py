@@ -140,7 +140,12 @@ class Recipe:
                 "the literal backward trains the rows sampled in a window, and the window is 0",
                 "give a window above 0, or the packed backward",
             )
-        MODELS[self.step.model].initial(self.width, self.seed)
+        model = MODELS[self.step.model]
+        if model.initial(self.width, self.seed) and model.GRAPH == "linear":
+            raise SparseRecError(
+                f"model {self.step.model}: GRAPH is linear, and there are dense parameters",
+                'give it GRAPH = "layers": a linear graph keeps no tape for them',
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Give what ``from_dict`` reads, for JSON."""

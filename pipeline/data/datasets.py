@@ -279,13 +279,15 @@ def load(
         log: options of ``read_log``, for logs.
 
     Raises:
-        SparseRecError: nothing of that name; or as ``fetch`` and the readers raise.
+        SparseRecError: nothing of that name; options of logs for what is none; or as ``fetch`` and
+            the readers raise.
     """
     if source in DATASETS:
         folder = fetch(source, confirm, cache, progress)
         files = [folder / file.file for file in DATASETS[source].files]
         if len(files) == 1:
             return _read_file(files[0], log, progress)
+        _no_options(source, log)
         return replace(_read_folder(folder, source), ordered=DATASETS[source].ordered)
     path = Path(source)
     own = os.environ.get(DATA_VARIABLE)
@@ -294,10 +296,22 @@ def load(
     if path.is_dir() and has_parts(path):
         return Dataset(path.name, source_sha256(path), read_log(path, progress=progress, **log))
     if path.is_dir():
+        _no_options(source, log)
         return _read_folder(path, path.name)
     if path.exists():
         return _read_file(path, log, progress)
     raise _unknown(source)
+
+
+def _no_options(source: str, log: ReadOptions) -> None:
+    """Refuse options that would do nothing."""
+    given = [name for name, value in log.items() if value not in (None, "error")]
+    if given:
+        raise SparseRecError(
+            f"{source}: is in the LightGCN format, which has no columns, ratings or repeats for"
+            f" {', '.join(given)}",
+            "leave out the options of logs",
+        )
 
 
 def _read_folder(folder: Path, name: str) -> Dataset:
@@ -327,6 +341,7 @@ def _sha256_of_all(paths: list[Path]) -> str:
 
 def _read_file(path: Path, log: ReadOptions, progress: Progress) -> Dataset:
     if path.suffix == ".txt":
+        _no_options(str(path), log)
         interactions = read_lightgcn(path)
     elif path.suffix in LOG_SUFFIXES:
         interactions = read_log(path, progress=progress, **log)

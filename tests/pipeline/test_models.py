@@ -182,6 +182,12 @@ def test_a_fifth_model_with_layers_needs_no_recompute(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_a_linear_graph_has_no_dense_parameters(metric: Path) -> None:
+    metric.write_text(metric.read_text().replace('"none"', '"linear"'))
+    with pytest.raises(SparseRecError, match="GRAPH is linear, and there are dense parameters"):
+        SparseRec(str(metric))
+
+
 def test_a_fifth_model_trains_from_the_command_line(metric: Path) -> None:
     command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
     where = metric.parent

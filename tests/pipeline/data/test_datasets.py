@@ -178,6 +178,9 @@ def test_load_of_own_files(tmp_path):
     text.write_text("7 " + " ".join(map(str, range(20))) + "\n")
     split = load(str(text)).split(seed=3)
     assert len(split.train) == 12
+    assert len(load(str(text), time_col=None, duplicates="error").interactions) == 20
+    with pytest.raises(SparseRecError, match=r"mine\.txt.*min_rating, duplicates"):
+        load(str(text), min_rating=4, duplicates="keep-first")
 
 
 def test_every_named_dataset_says_what_must_be_said():
