@@ -1,7 +1,8 @@
 """The flags of ``sparserec train`` that are fields of a recipe: one line each, no heavy import.
 
 A test holds them to the dataclasses: every field has its flag, with its choices and its default
-(SparseRec's; a baseline's own are in ``pipeline.recipes``).
+(SparseRec's; a baseline's own are in ``pipeline.recipes``), but for how values are stored, which an
+export sets for a device.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pipeline.reproduce.plots import mask_plot, sensitivity_curves, sensitivity_
 from pipeline.reproduce.records import Record, read
 from pipeline.reproduce.summary import Setting, settings
 
+COMPARED = "Gain and p: SparseRec against the best rival at equal density.\n"
 COMMANDS = {name: f"sparserec reproduce {name}" for name in GRIDS}
 
 
@@ -29,8 +30,10 @@ def render(results: Path) -> list[Path]:
         if not records:
             continue
         parts.append(f"## {name}\n\n{origin(COMMANDS[name], [r.values for r in records])}\n")
-        if name in ("grid", "domains", "width"):
-            parts.append(_methods(settings(results, name)))  # type: ignore[arg-type]
+        if name in ("grid", "domains"):
+            parts.append(_methods(settings(results, name)) + COMPARED)  # type: ignore[arg-type]
+        elif name == "width":  # with no rival but a mask that stays
+            parts.append(_methods(settings(results, "width"), compared=False))
         else:
             parts.append(_variants(records))
         if name == "ablation":
@@ -53,10 +56,11 @@ def render(results: Path) -> list[Path]:
     return [page, *written]
 
 
-def _methods(found: list[Setting]) -> str:
+def _methods(found: list[Setting], compared: bool = True) -> str:
     shown = [one for one in found if any(not m.startswith("dense") for m in one.values)]
     methods = list(dict.fromkeys(name for one in shown for name in one.values))
-    head = ["dataset", "protocol", "model", "density", *methods, "gain", "p (t, Holm)"]
+    head = ["dataset", "protocol", "model", "density", *methods]
+    head += ["gain", "p (t, Holm)"] if compared else []
     rows = []
     for one in shown:
         dataset, protocol, model, density = one.key
@@ -66,9 +70,9 @@ def _methods(found: list[Setting]) -> str:
         ]
         gain = "-" if one.gain is None else f"{one.gain:+.1%}"
         p = "-" if one.p_t is None else f"{one.p_t:.1e}"
-        rows.append([dataset, protocol, model, f"{100 * density:g}%", *cells, gain, p])
-    note = "In brackets: seeds. Gain and p: SparseRec against the best rival at equal density.\n"
-    return f"{table(head, rows)}\n{note}"
+        rows.append([dataset, protocol, model, f"{100 * density:g}%", *cells])
+        rows[-1] += [gain, p] if compared else []
+    return f"{table(head, rows)}\nIn brackets: seeds.\n"
 
 
 def _variants(records: list[Record]) -> str:
