@@ -1,10 +1,11 @@
 """One holder at a time of something on a device, whichever computer or process it is.
 
 A lock is a directory, since making one either succeeds or says that it is there; in it lies one
-file, named by the holder's token and telling who that is. A lock whose holder has died is taken
-over by renaming that very file: of several who try, one succeeds, and a lock that a live holder has
-taken meanwhile has another file in it. On the device only ``mkdir``, ``mv``, ``rm``, ``rmdir``,
-``stat``, ``date`` and ``touch`` are needed.
+file, named by the holder's token and telling who that is. Of a lock whose holder has died that very
+file is removed, and the lock is made anew: of several who try, one succeeds, and a lock that a live
+holder has taken meanwhile has another file in it. Whoever made one holds it only if it finds its
+own file there and no other. On the device only ``mkdir``, ``ls``, ``rm``, ``rmdir``, ``stat``,
+``date`` and ``touch`` are needed.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Held:
         if time.monotonic() - self.shown < LEASE_SECONDS / 8:
             return
         file = shlex.quote(f"{self.folder}/{self.token}")
-        if self.device.shell(f"[ -e {file} ] && touch {file}").exit_code != 0:
+        # With -c a lock that was taken over is not made ours again beside the new holder's.
+        if self.device.shell(f"touch -c {file}; [ -e {file} ]").exit_code != 0:
             raise LockedError(
                 f"{self.device.name}: another process took over, as this one was silent for long",
                 "run the command again",
@@ -154,29 +156,28 @@ def _take(
     """Try once to get the lock; whether it is ours."""
     directory, file = shlex.quote(folder), shlex.quote(f"{folder}/{token}")
     parent = shlex.quote(folder.rpartition("/")[0])
-    write = f"echo {shlex.quote(owner)} > {file}"
+    # Another's file is there too if its directory was removed before it wrote, as an empty one.
+    make = f"mkdir {directory} && echo {shlex.quote(owner)} > {file} && ls {directory}"
     for _ in range(TRIES):
-        made = device.shell(f"mkdir -p {parent} && mkdir {directory} && {write}")
-        if made.exit_code == 0:
+        made = device.shell(f"mkdir -p {parent} && {make}")
+        if made.exit_code == 0 and made.output.split() == [token]:
             return True
-        # What goes is ours, from before a lost connection, or an empty directory: its maker was cut
-        # off, or is about to write, which then fails, so that they try again.
+        # What goes is ours, from before a lost connection or beside another's, or an empty
+        # directory: its maker was cut off, or is about to write, which then fails, so that they
+        # try again.
         _release(device, folder, token)
         state = _look(device, folder)
-        if state is not None:
-            break  # otherwise it was released just now
-    else:
-        raise DeviceError(
-            f"{device.name}: cannot make {folder}: {made.output.strip()}",
-            "check that the device is unlocked and its storage is neither full nor read-only",
-        )
-    if not _abandoned(state) or in_use(device):
+        if state is None:
+            continue  # it was released just now
+        if not _abandoned(state) or in_use(device):
+            return False
+        _release(device, folder, state.token)
+    if made.exit_code == 0:
         return False
-    old = shlex.quote(f"{folder}/{state.token}")
-    if device.shell(f"mv {old} {file}").exit_code != 0:
-        return False
-    device.shell(write)
-    return True
+    raise DeviceError(
+        f"{device.name}: cannot make {folder}: {made.output.strip()}",
+        "check that the device is unlocked and its storage is neither full nor read-only",
+    )
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ def _look(device: Device, folder: str) -> _State | None:
     now, *lines = output.splitlines() or [""]
     stamped = (match for line in lines if (match := re.fullmatch(r"(\d+) (/.*)", line)))
     times = {match[2]: int(match[1]) for match in stamped}
-    names = (path.rpartition("/")[2] for path in times)
-    token = next((name for name in names if _TOKEN.fullmatch(name)), None)
+    names = [path.rpartition("/")[2] for path in times]  # the last one is whose owner is read
+    token = next((name for name in reversed(names) if _TOKEN.fullmatch(name)), None)
     if token is None or not now.isdecimal():
         return None
     modified = times[f"{folder}/{token}"]

@@ -297,9 +297,14 @@ def cp(context: Context, arguments: list[str]) -> int:
 
 
 def touch(context: Context, arguments: list[str]) -> int:
-    """``touch FILE ...``."""
-    _, paths = flags(arguments, "")
-    return each(context, "touch", paths, lambda path: context.path(path).touch())
+    """``touch [-c] FILE ...``; with ``-c`` none is made."""
+    options, paths = flags(arguments, "c")
+
+    def show(path: str) -> None:
+        if "c" not in options or context.path(path).exists():
+            context.path(path).touch()
+
+    return each(context, "touch", paths, show)
 
 
 def chmod(context: Context, arguments: list[str]) -> int:

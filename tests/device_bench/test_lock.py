@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from device_bench import keys, lock
-from device_bench.adb import Device, Socket
+from device_bench.adb import Device, ShellResult, Socket
 from device_bench.lock import LockedError, hold
 from device_bench.paths import LOCKS
 from device_bench.virtual import VirtualDevice
@@ -121,6 +122,66 @@ def test_silent_holder_elsewhere_is_replaced_after_the_lease(device: Device, fol
         pass
     with hold(device, "state-x", "run 2", in_use=lock.app_running):
         pass
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_of_two_who_take_over_from_the_dead_one_holds(
+    device: Device,
+    virtual: VirtualDevice,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    leave(folder, age=lock.LEASE_SECONDS + 5)
+    shell, asked = device.shell, 0
+    holders: list[lock.Held] = []
+    with contextlib.ExitStack() as stack:
+        second = stack.enter_context(other(virtual))
+
+        def interrupted(command: str, timeout: float = 30.0) -> ShellResult:
+            """The second takes the lock after so many of the first one's commands."""
+            nonlocal asked
+            result = shell(command, timeout)
+            asked += 1
+            if asked == step:
+                with contextlib.suppress(LockedError):
+                    holders.append(stack.enter_context(hold(second, "state-x", "run 2")))
+            return result
+
+        monkeypatch.setattr(device, "shell", interrupted)
+        with contextlib.suppress(LockedError):
+            holders.append(stack.enter_context(hold(device, "state-x", "run 1")))
+        (holder,) = holders
+        assert [file.name for file in folder.iterdir()] == [holder.token]
+    assert not folder.exists()
+
+
+def test_lock_that_another_made_at_the_same_time_is_not_held(
+    device: Device, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = device.shell
+    late = json.dumps({"host": "elsewhere", "pid": 1, "what": "run 7"})
+
+    def beside(command: str, timeout: float = 30.0) -> ShellResult:
+        """Let one write who had made the directory before it was removed as an empty one."""
+        write = f"&& echo '{late}' > {LOCKS}/state-x/{'cd' * 16}"
+        return shell(command.replace("&& ls", f"{write} && ls"), timeout)
+
+    monkeypatch.setattr(device, "shell", beside)
+    with pytest.raises(LockedError, match="run 7"), hold(device, "state-x", "run 2"):
+        pass
+    assert [file.name for file in folder.iterdir()] == ["cd" * 16]
+
+
+def test_holder_that_was_replaced_does_not_come_back(
+    device: Device, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0)
+    with hold(device, "state-x", "run 1") as held:
+        next(folder.iterdir()).unlink()
+        with pytest.raises(LockedError, match="took over"):
+            held.refresh()
+        assert list(folder.iterdir()) == []
 
 
 def test_directory_that_was_left_empty_is_no_lock(device: Device, folder: Path) -> None:
