@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def apply(device: Device, delta: LoadedDelta, progress: Progress = silent) -> De
     described = delta.described
     facts = persist(device, lambda _: deploy.check(device))
     folder = delta_path(described.result.bundle_id)
-    with _alone(device, f"applying a delta to {described.base.bundle_id}") as held:
+    with lock.harness(device, f"applying a delta to {described.base.bundle_id}") as held:
         persist(device, lambda _: _require_base(device, described))
         done = deploy.push(
             device, delta.files, folder, facts, held, progress, room=delta.result_bytes
@@ -85,13 +84,8 @@ def rollback(device: Device, progress: Progress = silent) -> str:
         DeviceError: there is none, it is damaged, or something else uses the device.
     """
     persist(device, lambda _: deploy.check(device))
-    with _alone(device, "going back to the bundle before"):
+    with lock.harness(device, "going back to the bundle before"):
         return _ask(device, [("bundles", BUNDLES), ("rollback", "true")], progress)
-
-
-def _alone(device: Device, what: str) -> AbstractContextManager[lock.Held]:
-    """Hold the lock of the harness: starting it would end a run that goes on."""
-    return lock.hold(device, "harness", what, in_use=lock.app_running)
 
 
 def _require_base(device: Device, delta: Delta) -> None:

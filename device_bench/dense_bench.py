@@ -145,7 +145,7 @@ def measure(
     """
     points = [Point(case) for case in cases]
     total, done, deployed = repetitions * len(cases), 0, set()
-    with lock.hold(device, "harness", "sparse-vs-dense", in_use=lock.app_running) as held:
+    with lock.harness(device, "sparse-vs-dense") as held:
         for repetition in range(repetitions):
             for point in points:
                 case = point.case

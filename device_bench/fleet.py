@@ -101,7 +101,7 @@ class Worker:
         try:
             with (
                 self._opener(self.name, self._say) as device,
-                lock.hold(device, "harness", "a bench", in_use=lock.app_running) as held,
+                lock.harness(device, "a bench") as held,
             ):
                 self._kind = device.transport.kind
                 while self._jobs and not self._cancelled.is_set():

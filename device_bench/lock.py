@@ -19,7 +19,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from device_bench.adb import Device
@@ -107,6 +107,20 @@ def hold(
         yield from _hold(device, f"{root}/{name}", token, what, in_use, wait, say)
     finally:
         _mine.discard(token)
+
+
+def harness(device: Device, what: str) -> AbstractContextManager[Held]:
+    """Hold the lock of the app: starting it ends what it does, so one at a time may.
+
+    Args:
+        device: connected.
+        what: what the holder does, for the message that others get.
+
+    Raises:
+        LockedError: someone else holds it.
+        DeviceError: the device cannot be used.
+    """
+    return hold(device, "harness", what, in_use=app_running)
 
 
 def _hold(

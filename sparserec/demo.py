@@ -201,6 +201,7 @@ def _learn(wanted: str | None, bundle: Path, out: Path, host: dict[str, Any]) ->
     from rich.console import Console
 
     from device_bench import bundle as bundles
+    from device_bench import lock
     from device_bench.deploy import deploy
     from device_bench.devices import choose
     from device_bench.page import render_run
@@ -214,7 +215,7 @@ def _learn(wanted: str | None, bundle: Path, out: Path, host: dict[str, Any]) ->
     with choose(wanted, say=lambda text: console.print(text, soft_wrap=True)) as device:
         _say(7, "On-device training", "push the bundle, learn from the device's own log, measure")
         checked = bundles.load(bundle)
-        with bars() as progress:
+        with lock.harness(device, "a demo"), bars() as progress:
             deploy(device, checked, progress)
             target = out / "report.json"
             report = run(device, checked.bundle_id, target, Options(fresh=True), progress)
