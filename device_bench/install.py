@@ -186,7 +186,7 @@ def install(device: Device, apk: Apk, facts: Facts, progress: Progress = silent)
     if persist(device, lambda _: _run_goes_on(device)):
         raise DeviceError(
             f"{device.name}: a run is going on, and installing the app would end it",
-            "wait until it has ended",
+            "wait until it has ended, or stop it where it was started",
         )
     landed = 0
 
@@ -243,10 +243,10 @@ def _has(device: Device, apk: Apk) -> bool:
 
 
 def _run_goes_on(device: Device) -> bool:
-    """Whether the app works for someone who holds it or one of its state directories."""
+    """Whether the app works, for someone who holds it or by its user's hand."""
     locks = device.shell(f"ls {LOCKS} 2>/dev/null").output.split()
     held = any(name == "harness" or name.startswith("state-") for name in locks)
-    return held and lock.app_running(device)
+    return (held and lock.app_running(device)) or lock.trains_by_hand(device)
 
 
 def _check_room(device: Device, apk: Apk, facts: Facts) -> None:

@@ -19,7 +19,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from device_bench.adb import Device
@@ -43,6 +43,16 @@ class LockedError(DeviceError):
 def app_running(device: Device) -> bool:
     """Whether a process of the app lives on the device."""
     return device.shell(f"pidof {PACKAGE}").exit_code == 0
+
+
+def trains_by_hand(device: Device) -> bool:
+    """Whether the app trains as its user started it on its screen.
+
+    Only then it has a service in the foreground; that it has a process says as little as that its
+    screen was opened once.
+    """
+    output = device.shell(f"dumpsys activity services {PACKAGE}").output
+    return re.search(r"^\s*isForeground=true\b", output, re.MULTILINE) is not None
 
 
 @dataclass
@@ -109,18 +119,26 @@ def hold(
         _mine.discard(token)
 
 
-def harness(device: Device, what: str) -> AbstractContextManager[Held]:
+@contextmanager
+def harness(device: Device, what: str) -> Iterator[Held]:
     """Hold the lock of the app: starting it ends what it does, so one at a time may.
 
     Args:
-        device: connected.
+        device: connected; a lost connection is made anew.
         what: what the holder does, for the message that others get.
 
     Raises:
         LockedError: someone else holds it.
-        DeviceError: the device cannot be used.
+        DeviceError: the app trains as its user wants, or the device cannot be used.
     """
-    return hold(device, "harness", what, in_use=app_running)
+    with hold(device, "harness", what, in_use=app_running) as held:
+        if persist(device, lambda _: trains_by_hand(device)):
+            raise DeviceError(
+                f"{device.name}: the app trains there, as someone started it on its screen",
+                "wait until that has ended, or press Stop in the app: it goes on from its "
+                "checkpoint when it is started again",
+            )
+        yield held
 
 
 def _hold(

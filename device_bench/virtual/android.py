@@ -89,6 +89,8 @@ def dumpsys(context: Context, arguments: list[str]) -> int:
             _thermal(context)
         case ["activity", "exit-info", package]:
             _exit_info(context, package)
+        case ["activity", "services", _]:
+            context.print("ACTIVITY MANAGER SERVICES (dumpsys activity services)\n  (nothing)")
         case ["meminfo", package]:
             _meminfo(context, package)
         case ["package", package]:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from device_bench import adb, keys, retry
-from device_bench.adb import Device, Socket
+from device_bench.adb import Device, ShellResult, Socket
 from device_bench.bundle import Bundle, BundleFile
 from device_bench.virtual import VirtualDevice
 from export.manifest import NAME as MANIFEST
@@ -302,6 +302,26 @@ def device(virtual: VirtualDevice) -> Iterator[Device]:
     transport = Socket(virtual.host, virtual.port)
     with Device(f"127.0.0.1:{virtual.port}", transport, [keys.virtual_key()]) as connected:
         yield connected
+
+
+@pytest.fixture
+def trains_by_hand(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app trains on the device as its user started it; the words are AOSP's ServiceRecord's."""
+    shell = device.shell
+    services = (
+        "ACTIVITY MANAGER SERVICES (dumpsys activity services)\n  User 0 active services:\n"
+        "  * ServiceRecord{5d1c u0 org.sparserec.app/.RunService}\n"
+        "    isForeground=true foregroundId=1 foregroundNoti=Notification(channel=progress)\n"
+    )
+
+    def answer(command: str, timeout: float = 30.0) -> ShellResult:
+        if command == "dumpsys activity services org.sparserec.app":
+            return ShellResult(0, services)
+        assert "force-stop" not in command
+        assert "am instrument" not in command
+        return shell(command, timeout)
+
+    monkeypatch.setattr(device, "shell", answer)
 
 
 @pytest.fixture

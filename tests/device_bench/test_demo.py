@@ -12,6 +12,7 @@ from device_bench import bundle as bundles
 from device_bench import devices, lock
 from device_bench.adb import Device, Socket
 from device_bench.bundle import Bundle
+from device_bench.device_errors import DeviceError
 from device_bench.keys import virtual_key
 from device_bench.lock import LockedError
 from device_bench.virtual import VirtualDevice
@@ -38,3 +39,9 @@ def test_demo_leaves_a_device_alone_that_a_bench_uses(
         with pytest.raises(LockedError, match="in use: a bench"):
             demo._learn(None, on_toy.path, tmp_path, {})
         assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.usefixtures("trains_by_hand")
+def test_demo_does_not_end_what_the_app_trains(on_toy: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="the app trains there"):
+        demo._learn(None, on_toy.path, tmp_path, {})

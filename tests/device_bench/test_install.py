@@ -169,6 +169,12 @@ def test_run_that_goes_on_is_not_ended(
     assert install(device, read(app_file), FACTS)
 
 
+@pytest.mark.usefixtures("trains_by_hand")
+def test_training_by_hand_is_not_ended(device: Device, app_file: Path) -> None:
+    with pytest.raises(DeviceError, match="a run is going on"):
+        install(device, read(app_file), FACTS)
+
+
 @pytest.mark.parametrize("damage", ["no zip", "another app", "not there"])
 def test_files_that_are_not_the_app(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "x.apk"

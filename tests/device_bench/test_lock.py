@@ -246,6 +246,21 @@ def test_full_storage_is_no_holder(
     assert not (phone.device.files.root / LOCKS.lstrip("/") / "x").exists()
 
 
+@pytest.mark.usefixtures("trains_by_hand")
+def test_training_by_hand_is_not_ended(device: Device, folder: Path) -> None:
+    trains = pytest.raises(lock.DeviceError, match="the app trains there")
+    with trains as caught, lock.harness(device, "a bench"):
+        pass
+    assert "press Stop" in caught.value.fix
+    assert not folder.with_name("harness").exists()
+
+
+def test_app_that_does_not_train_is_in_nobodys_way(device: Device) -> None:
+    assert device.shell("dumpsys activity services org.sparserec.app").exit_code == 0
+    with lock.harness(device, "a bench"):
+        pass
+
+
 def _count(port: int, key: Path, file: Path, rounds: int) -> None:
     """Add to a number in a file, which only works out if nobody else does at the same time."""
     with Device("d", Socket("127.0.0.1", port), [key]) as device:
