@@ -12,10 +12,16 @@ import tempfile
 from pathlib import Path
 
 from adb_shell.auth.keygen import encode_pubkey, get_user_info
+from adb_shell.auth.sign_cryptography import CryptographySigner
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from device_bench.device_errors import DeviceError
 from sparserec.errors import SparseRecError
+
+_FAULTS = (OSError, ValueError, TypeError, UnsupportedAlgorithm)
+"""What reading a key raises; TypeError where it has a passphrase."""
 
 
 def state_dir() -> Path:
@@ -62,7 +68,7 @@ def ensure_key(path: Path) -> Path:
     The private file has mode 0600 from its first byte on, and an existing one is never replaced.
 
     Raises:
-        SparseRecError: the files cannot be written or read.
+        DeviceError: the files cannot be written or read.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,12 +80,31 @@ def ensure_key(path: Path) -> Path:
             line = base64.b64encode(encode_pubkey(str(path))) + get_user_info().encode()
             _write_new(public(path), line)
             public(path).chmod(0o644)
-    except (OSError, ValueError) as error:
-        raise SparseRecError(
-            f"{path}: cannot be used as an adb key: {error}",
-            "check the file and its folder's permissions, or move it away to have a new one made",
-        ) from None
+    except _FAULTS as error:
+        raise _unusable(path, error) from None
     return path
+
+
+def signer(path: Path) -> CryptographySigner:
+    """What proves to a device that this computer has the key at ``path``.
+
+    Raises:
+        DeviceError: the key's files cannot be read, or hold no RSA key without a passphrase.
+    """
+    try:
+        found = CryptographySigner(str(path))
+        if not isinstance(found.rsa_key, rsa.RSAPrivateKey):
+            raise ValueError("not an RSA key")
+    except _FAULTS as error:
+        raise _unusable(path, error) from None
+    return found
+
+
+def _unusable(path: Path, error: Exception) -> DeviceError:
+    return DeviceError(
+        f"{path}: cannot be used as an adb key: {error}",
+        "check the file and its folder's permissions, or move it away to have a new one made",
+    )
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -16,7 +16,6 @@ from typing import BinaryIO, Protocol
 
 from adb_shell import adb_device, adb_message, constants, exceptions
 from adb_shell.adb_device import AdbDevice
-from adb_shell.auth.sign_cryptography import CryptographySigner
 from adb_shell.transport.base_transport import BaseTransport
 from adb_shell.transport.tcp_transport import TcpTransport
 
@@ -27,6 +26,7 @@ from device_bench.device_errors import (
     is_silence,
     unauthorised,
 )
+from device_bench.keys import signer
 from device_bench.virtual.protocol import checksum
 from device_bench.wire import Wire, nothing
 
@@ -128,7 +128,11 @@ class Direct:
         self._on_dialog = on_dialog
 
     def connect(self, timeout: float) -> None:
-        """See Transport; the errors tell apart refused, busy, unauthorised and silent."""
+        """See Transport; the errors tell apart refused, busy, unauthorised and silent.
+
+        Raises:
+            DeviceError: as Transport says, or a key cannot be used.
+        """
         asked = False
 
         def dialog(_: AdbDevice) -> None:
@@ -136,7 +140,7 @@ class Direct:
             asked = True
             self._on_dialog()
 
-        signers = [CryptographySigner(str(key)) for key in self._keys]
+        signers = [signer(key) for key in self._keys]
         try:
             self._adb.connect(signers, timeout, self._wait_for_owner, timeout, dialog)
             # adb-shell allocates as much as the device claims to take, up to 4 GiB.

@@ -88,6 +88,19 @@ def test_survey_tells_states_apart(virtual: VirtualDevice, monkeypatch: pytest.M
     assert found[2].facts is not None
 
 
+def test_damaged_key_does_not_hide_the_other_devices(
+    virtual: VirtualDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.ensure_key(keys.user_key_path()).write_text("damaged")
+    running = Running(virtual.host, virtual.port, "sparserec-virtual", os.getpid(), "/")
+    monkeypatch.setattr(virtual_process, "running", lambda: [running])
+    monkeypatch.setattr(adb, "usb_phones", lambda: [ONE])
+    (phone, other), _ = survey([])
+    assert phone.problem is not None
+    assert str(keys.user_key_path()) in phone.problem.message
+    assert other.state == "ready"
+
+
 def test_missing_libusb_is_said_and_does_not_stop(
     virtual: VirtualDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:

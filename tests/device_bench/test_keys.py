@@ -8,12 +8,21 @@ import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from device_bench import keys
 from device_bench.adb import Device, Socket
+from device_bench.device_errors import DeviceError
 from device_bench.virtual import VirtualDevice
 from device_bench.virtual.auth import parse_public_key
 from sparserec.errors import SparseRecError
@@ -54,6 +63,33 @@ def test_damaged_key_is_named(tmp_path: Path) -> None:
     path.write_text("not a key")
     with pytest.raises(SparseRecError, match=str(path)):
         keys.ensure_key(path)
+
+
+def _pem(private: Any, words: bytes | None) -> bytes:
+    scheme = NoEncryption() if words is None else BestAvailableEncryption(words)
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, scheme)
+
+
+@pytest.mark.parametrize("fault", ["damaged", "of another kind", "with a passphrase", "a folder"])
+def test_key_that_cannot_be_used_is_one_line(
+    virtual: VirtualDevice, tmp_path: Path, fault: str
+) -> None:
+    key = keys.ensure_key(tmp_path / "adbkey")
+    match fault:
+        case "damaged":
+            key.write_bytes(key.read_bytes()[:200])
+        case "of another kind":
+            key.write_bytes(_pem(ec.generate_private_key(ec.SECP256R1()), None))
+        case "with a passphrase":
+            key.write_bytes(_pem(load_pem_private_key(key.read_bytes(), None), b"words"))
+        case _:
+            key.unlink()
+            key.mkdir()
+    device = Device("phone", Socket(virtual.host, virtual.port), [key])
+    with pytest.raises(DeviceError, match="cannot be used as an adb key") as caught:
+        device.connect()
+    assert str(key) in caught.value.message
+    assert "move it away" in caught.value.fix
 
 
 def test_virtual_key_leaves_the_users_alone(tmp_path: Path) -> None:
