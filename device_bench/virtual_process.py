@@ -216,15 +216,15 @@ def _claim(root: Path, claimed: ExitStack) -> int | None:
 def running() -> list[Running]:
     """The virtual devices that other commands may use, oldest first."""
     found = []
-    for record in sorted(_records().glob("*.json"), key=lambda path: path.stat().st_mtime):
-        device = None
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            device = Running(**json.loads(record.read_text()))
-        if device is not None and _alive(device.pid):
-            found.append(device)
+    for record in _records().glob("*.json"):
+        one = None
+        with contextlib.suppress(OSError, ValueError, TypeError):  # it may go at any moment
+            one = record.stat().st_mtime, Running(**json.loads(record.read_text()))
+        if one is not None and _alive(one[1].pid):
+            found.append(one)
         else:
             record.unlink(missing_ok=True)
-    return found
+    return [device for _, device in sorted(found, key=lambda one: one[0])]
 
 
 def _records() -> Path:

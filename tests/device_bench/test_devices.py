@@ -165,6 +165,23 @@ def test_records_of_dead_devices_are_forgotten() -> None:
     assert [record.stem for record in records.iterdir()] == [str(os.getpid())]
 
 
+def test_record_that_goes_while_the_devices_are_listed_is_none() -> None:
+    alive = Running("127.0.0.1", 4001, "s", os.getpid(), "/y")
+    records = virtual_process._records()
+    (records / "1.json").write_text(json.dumps(asdict(alive)))
+    (records / "2.json").symlink_to(records / "that is gone")
+    assert virtual_process.running() == [alive]
+
+
+def test_devices_are_listed_oldest_first() -> None:
+    records = virtual_process._records()
+    for age in (1, 3, 2):
+        record = records / f"{age}.json"
+        record.write_text(json.dumps(asdict(Running("h", age, "s", os.getpid(), "/"))))
+        os.utime(record, (1e9 - age, 1e9 - age))
+    assert [device.port for device in virtual_process.running()] == [3, 2, 1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("_no_usb")
 def test_command_in_the_foreground(tmp_path: Path, number: signal.Signals) -> None:
