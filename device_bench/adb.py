@@ -7,7 +7,7 @@ import posixpath
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from device_bench.device_errors import (
     RefusedError,
     connect_error,
     is_device_fault,
+    writing,
 )
 from device_bench.transport import Direct, Source, Transport
 from device_bench.wire import Socket, nothing
@@ -222,17 +223,24 @@ class Device:
         Raises:
             DeviceError: the file is not there.
             ConnectionLostError: the connection failed.
+            SparseRecError: ``target`` cannot be written.
         """
         part = target.with_name(target.name + ".part")
         try:
-            with (
-                self._explained(f"fetching {posixpath.basename(source)}", SHELL_SECONDS),
-                part.open("wb") as file,
-            ):
-                self.transport.pull(source, file, SHELL_SECONDS)
-            part.replace(target)
+            with writing(target):
+                with (
+                    self._explained(f"fetching {posixpath.basename(source)}", SHELL_SECONDS),
+                    part.open("wb") as file,
+                ):
+                    self.transport.pull(source, file, SHELL_SECONDS)
+                part.replace(target)
+        except BaseException as error:
+            if not isinstance(error, DeviceError) or isinstance(error, ConnectionLostError):
+                self.close()  # in the middle of a message
+            raise
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def facts(self) -> Facts:
         """Ask the device what it is.

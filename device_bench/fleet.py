@@ -16,7 +16,7 @@ from device_bench.board import Board
 from device_bench.bundle import Bundle
 from device_bench.cooldown import Heat
 from device_bench.deploy import deploy
-from device_bench.device_errors import DeviceError
+from device_bench.device_errors import DeviceError, writing
 from device_bench.endings import Ended, State
 from device_bench.plan import Plan, Run, utc
 from device_bench.records import DeviceInfo, Record
@@ -116,7 +116,8 @@ class Worker:
         """Make one run, again if it fails by no fault of its own.
 
         Raises:
-            DeviceError: the device is gone; the run is not recorded yet.
+            SparseRecError: the device is gone, or nothing can be written here; the run is not
+                recorded yet.
         """
         self._board.begin(self.name, job.folder)
         records.clear(records.place(self._folder, job))
@@ -128,7 +129,7 @@ class Worker:
                 ended = self._attempt(device, held, job, known)
             except CancelledError:
                 ended = Ended(State.CANCELLED, "the run was cancelled", "run it again")
-            except DeviceError as error:
+            except SparseRecError as error:
                 if not self._back(device):
                     raise
                 ended = Ended(State.INFRASTRUCTURE_ERROR, error.message, error.fix)
@@ -148,7 +149,8 @@ class Worker:
             self._deployed.add(bundle.bundle_id)
         golden = bundle.path / records.GOLDEN
         if golden.is_file():
-            shutil.copyfile(golden, target / records.GOLDEN)
+            with writing(target / records.GOLDEN):
+                shutil.copyfile(golden, target / records.GOLDEN)
 
         def show(now: Heat, left: float) -> None:
             held.refresh()
@@ -204,14 +206,22 @@ class Worker:
             raise CancelledError
 
     def _give_up(self, job: Run, error: SparseRecError) -> None:
-        """Record the run that the device was lost at; those after it are left for another time."""
-        if self._known is None:
-            self._board.begin(self.name, job.folder)
-            records.clear(records.place(self._folder, job))
-        known = self._known or Attempt(utc(), attempts=1)
-        self._record(job, known, Ended(State.INFRASTRUCTURE_ERROR, error.message, error.fix))
-        if len(self._jobs) > 1:
-            self._say(f"given up; its other runs ({len(self._jobs) - 1}) are left for --resume")
+        """Record the run that the device was lost at; those after it are left for another time.
+
+        Where not even that can be written, it is left too.
+        """
+        left = len(self._jobs) - 1
+        try:
+            if self._known is None:
+                self._board.begin(self.name, job.folder)
+                records.clear(records.place(self._folder, job))
+            known = self._known or Attempt(utc(), attempts=1)
+            self._record(job, known, Ended(State.INFRASTRUCTURE_ERROR, error.message, error.fix))
+        except SparseRecError as unwritten:
+            self._say(f"{unwritten.message}; {unwritten.fix}")
+            left += 1
+        if left:
+            self._say(f"given up; its other runs ({left}) are left for --resume")
 
     def _record(self, job: Run, known: Attempt, ended: Ended) -> None:
         """Write ``run.json``, which ends the run."""

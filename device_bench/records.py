@@ -11,11 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from device_bench.device_errors import writing
 from device_bench.endings import RETRYABLE, State
 from device_bench.plan import NAME as PLAN
 from device_bench.plan import Plan, Run
 from device_bench.report import Report
 from device_bench.run import LOGCAT, REPORT, SENSORS
+from pipeline.files import write_atomic
 from sparserec.errors import SparseRecError
 
 NAME = "run.json"
@@ -101,11 +103,14 @@ class Record(_Part):
 
 
 def write(path: Path, content: BaseModel) -> None:
-    """Write a file of a bench folder, so that it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    """Write a file of a bench folder, so that it is whole or not there.
+
+    Raises:
+        SparseRecError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, (content.model_dump_json(indent=2) + "\n").encode())
 
 
 def read(path: Path) -> Record:
@@ -134,12 +139,7 @@ def create(folder: Path, plan: Plan) -> None:
             f"{folder}: holds a bench already",
             f"choose another --out, or go on with it: sparserec bench --resume {folder}",
         )
-    try:
-        write(folder / PLAN, plan)
-    except OSError as error:
-        raise SparseRecError(
-            f"{folder}: cannot be written: {error.strerror}", "choose another --out"
-        ) from None
+    write(folder / PLAN, plan)
 
 
 def place(folder: Path, run: Run) -> Path:
@@ -168,11 +168,16 @@ def pending(folder: Path, plan: Plan) -> list[Run]:
 
 
 def clear(target: Path) -> None:
-    """Remove what an earlier attempt at a run left, its record first."""
-    (target / NAME).unlink(missing_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
+    """Remove what an earlier attempt at a run left, its record first.
+
+    Raises:
+        SparseRecError: it cannot be removed, or its folder not be made.
+    """
+    with writing(target):
+        (target / NAME).unlink(missing_ok=True)
+        if target.exists():
+            shutil.rmtree(target)
+        target.mkdir(parents=True)
 
 
 def files_of(target: Path) -> Files:

@@ -12,7 +12,7 @@ from pathlib import Path
 from device_bench import endings, post_mortem
 from device_bench import report as reports
 from device_bench.adb import Device
-from device_bench.device_errors import DeviceError
+from device_bench.device_errors import DeviceError, writing
 from device_bench.endings import Ended, State
 from device_bench.instrumentation import Outcome, Parser, Result, Status
 from device_bench.paths import PACKAGE, ROOT, bundle_path
@@ -91,6 +91,7 @@ def run(
     Raises:
         RunFailedError: the run ended in any state but succeeded.
         DeviceError: the connection failed; the report could not be fetched.
+        SparseRecError: a file cannot be written here.
         KeyboardInterrupt: passed on after the run on the device was stopped.
     """
     ended = perform(device, bundle_id, report_path, options, Watchdog(), progress)
@@ -111,7 +112,8 @@ def perform(
     """As ``run``, with limits, and with a value for every end that is not a fault on the way.
 
     Raises:
-        DeviceError: the connection failed, or what must be there cannot be fetched or written.
+        DeviceError: the connection failed, or what must be there cannot be fetched.
+        SparseRecError: a file cannot be written here.
     """
     options = options or Options()
     run_id = str(uuid.uuid4())
@@ -123,7 +125,8 @@ def perform(
     values = [("bundle", bundle_path(bundle_id)), ("state", state), ("out", place)]
     values += [("run_id", run_id), *options.arguments()]
     known = post_mortem.before(device)
-    report_path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(report_path.parent):
+        report_path.parent.mkdir(parents=True, exist_ok=True)
     try:
         result = instrument(device, values, watchdog, progress)
         ended = _over(device, place, report_path, result, known)
@@ -133,7 +136,9 @@ def perform(
         report, death = _remains(device, place, report_path, known)
         ended = endings.timed_out(str(error), death, report)
     if ended.log:
-        (report_path.parent / LOGCAT).write_text("\n".join(ended.log) + "\n", encoding="utf-8")
+        logcat = report_path.parent / LOGCAT
+        with writing(logcat):
+            logcat.write_text("\n".join(ended.log) + "\n", encoding="utf-8")
     if options.scratch:
         with contextlib.suppress(DeviceError):
             device.shell(f"rm -rf {place}")

@@ -19,6 +19,7 @@ from device_bench import adb, device_errors, keys
 from device_bench.adb import Device, Socket, parse_address
 from device_bench.device_errors import DeviceError
 from device_bench.virtual import VirtualDevice
+from sparserec.errors import SparseRecError
 
 
 class USBErrorBusy(Exception):  # noqa: N818 - libusb's own name
@@ -76,6 +77,21 @@ def test_writes_are_whole_where_the_peer_is_slow() -> None:
         transport.close()
         thread.join()
     assert bytes(received) == data
+
+
+def test_pull_to_a_full_disk_is_one_line(
+    device: Device, virtual: VirtualDevice, tmp_path: Path
+) -> None:
+    big = virtual.device.files.root / "data/local/tmp/big"
+    big.parent.mkdir(parents=True, exist_ok=True)
+    big.write_bytes(bytes(1_000_000))
+    (tmp_path / "back.part").symlink_to("/dev/full")
+    with pytest.raises(SparseRecError, match="back: cannot be written: No space left") as caught:
+        device.pull("/data/local/tmp/big", tmp_path / "back")
+    assert not isinstance(caught.value, DeviceError)
+    assert list(tmp_path.glob("back*")) == []
+    device.connect()  # the file was left in the middle
+    assert device.shell("echo here").output == "here\n"
 
 
 def test_pull_of_a_missing_file_leaves_nothing(device: Device, tmp_path: Path) -> None:

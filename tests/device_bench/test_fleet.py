@@ -266,6 +266,50 @@ def test_resume_repeats_only_what_is_missing_or_worth_it(make: Callable[..., Fle
     assert (records.place(found.folder, made.runs[1]) / records.NAME).read_bytes() == before
 
 
+@pytest.fixture
+def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the disk be full when a file of the runs with that place in the order is written."""
+    clear = records.clear
+
+    def full(name: str, order: int) -> None:
+        def cleared(target: Path) -> None:
+            clear(target)
+            if target.name.startswith(f"{order:03d}-"):
+                (target / f"{name}.part").symlink_to("/dev/full")
+
+        monkeypatch.setattr(records, "clear", cleared)
+
+    return full
+
+
+def test_report_that_the_disk_has_no_room_for_fails_its_run_alone(
+    make: Callable[..., Fleet], fill: Callable[..., None]
+) -> None:
+    found = make({"phone": None})
+    made = found.plan(repetitions=2, attempts=1)
+    fill("report.json", order=1)
+    assert found.run(made)
+    record = found.record(made, "phone")
+    assert record is not None
+    assert record.state is State.INFRASTRUCTURE_ERROR
+    assert record.message is not None
+    assert "report.json: cannot be written: No space left on device" in record.message
+    assert found.state(made, "phone", 2) is State.SUCCEEDED
+
+
+def test_run_that_cannot_be_recorded_is_left_for_another_time(
+    make: Callable[..., Fleet], fill: Callable[..., None]
+) -> None:
+    found = make({"phone": None, "other": None})
+    made = found.plan(repetitions=2)
+    fill("run.json", order=1)
+    assert found.run(made)
+    said = " ".join(found.output.getvalue().split())
+    assert "run.json: cannot be written: No space left on device; free space" in said
+    assert "its other runs (2) are left for --resume" in said
+    assert [run.device for run in records.pending(found.folder, made)] == ["phone", "phone"]
+
+
 def test_a_device_that_another_bench_uses_is_left_alone(make: Callable[..., Fleet]) -> None:
     found = make({"phone": None})
     made = found.plan()
