@@ -46,9 +46,11 @@ def deploy(device: Device, bundle: Bundle, progress: Progress = silent) -> Deplo
     Raises:
         DeviceError: the device cannot run the harness, has no room, is gone for good, or a file
             arrives damaged.
+        SparseRecError: the bundle's id is no plain name.
     """
     progress("compare with the device", 0, 1)
     facts = persist(device, lambda _: check(device))
+    folder = bundle_path(bundle.bundle_id)
     what = f"deploying {bundle.bundle_id}"
     name = f"bundle-{bundle.bundle_id}"
 
@@ -56,7 +58,7 @@ def deploy(device: Device, bundle: Bundle, progress: Progress = silent) -> Deplo
         progress(text, 0, None)
 
     with lock.hold(device, name, what, wait=True, say=say) as held:
-        return push(device, bundle, bundle_path(bundle.bundle_id), facts, held, progress)
+        return push(device, bundle, folder, facts, held, progress)
 
 
 def push(

@@ -15,7 +15,7 @@ from device_bench.adb import Device
 from device_bench.device_errors import DeviceError, writing
 from device_bench.endings import Ended, State
 from device_bench.instrumentation import Outcome, Parser, Result, Status
-from device_bench.paths import PACKAGE, ROOT, bundle_path
+from device_bench.paths import PACKAGE, ROOT, bundle_path, state_path
 from device_bench.post_mortem import Before, Death
 from device_bench.report import Report
 from device_bench.watchdog import CancelledError, TimedOutError, Watchdog
@@ -91,7 +91,7 @@ def run(
     Raises:
         RunFailedError: the run ended in any state but succeeded.
         DeviceError: the connection failed; the report could not be fetched.
-        SparseRecError: a file cannot be written here.
+        SparseRecError: a file cannot be written here; the id is no plain name.
         KeyboardInterrupt: passed on after the run on the device was stopped.
     """
     ended = perform(device, bundle_id, report_path, options, Watchdog(), progress)
@@ -113,12 +113,12 @@ def perform(
 
     Raises:
         DeviceError: the connection failed, or what must be there cannot be fetched.
-        SparseRecError: a file cannot be written here.
+        SparseRecError: a file cannot be written here; the id is no plain name.
     """
     options = options or Options()
     run_id = str(uuid.uuid4())
     place = f"{ROOT}/runs/{run_id}"
-    state = f"{ROOT}/state/{bundle_id}"
+    state = state_path(bundle_id)
     if options.scratch:
         state = f"{place}/state"
     _make_room(device, place, state)

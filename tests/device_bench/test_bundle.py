@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from device_bench.bundle import load
+from device_bench.adb import Device
+from device_bench.bundle import Bundle, load
+from device_bench.deploy import deploy
+from device_bench.paths import ROOT
+from device_bench.run import run
+from device_bench.virtual import VirtualDevice
 from sparserec.errors import SparseRecError
 
 
@@ -25,3 +32,22 @@ def test_flipped_byte_is_found(bundle_dir: Path) -> None:
     (bundle_dir / "step.pte").write_bytes(data)
     with pytest.raises(SparseRecError, match=r"step\.pte"):
         load(bundle_dir)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".hidden", "../../x", "a/b", "my log-mf", "x\n", "é"])
+def test_id_that_is_no_plain_name_never_reaches_a_device(
+    bundle_dir: Path, bundle: Bundle, device: Device, virtual: VirtualDevice, name: str
+) -> None:
+    path = bundle_dir / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bundle_id": name}))
+    with pytest.raises(SparseRecError, match=r"bundle_id: .* is not a plain name") as caught:
+        load(bundle_dir)
+    assert str(path) in caught.value.message
+    refused = pytest.raises(SparseRecError, match="is not a plain name")
+    with refused:
+        deploy(device, replace(bundle, bundle_id=name))
+    with refused:
+        run(device, name, bundle_dir / "report.json")
+    media = virtual.device.files.root / ROOT.lstrip("/")
+    assert not (media / "bundles").exists()
+    assert not (media / "state").exists()

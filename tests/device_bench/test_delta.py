@@ -54,6 +54,16 @@ def media(virtual: VirtualDevice) -> Path:
     return virtual.device.files.root / ROOT.lstrip("/")
 
 
+def test_base_whose_id_is_no_plain_name_is_refused(made: Bundles, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made[1], tmp_path / "delta"))
+    path = folder / "delta.json"
+    described = json.loads(path.read_text())
+    described["base"]["bundle_id"] = "my log"
+    path.write_text(json.dumps(described))
+    with pytest.raises(SparseRecError, match=r'base\.bundle_id: "my log" is not a plain name'):
+        delta.load(folder)
+
+
 def test_only_the_delta_is_sent(device: Device, made: Bundles, media: Path) -> None:
     base, folder = made
     deploy(device, load(base))
