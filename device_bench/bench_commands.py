@@ -60,7 +60,9 @@ def bench(
     threads: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, max=1024, help="Threads of the runtime; several times to compare. Default: 1."
+            min=1,
+            max=plan.MAX_THREADS,
+            help="Threads of the runtime; several times to compare. Default: 1.",
         ),
     ] = None,
     steps: Annotated[
@@ -88,8 +90,16 @@ def bench(
     The exit code is 0 if every run succeeded and no losses differ from the host's.
     """
     console = Console(highlight=False)
+    flags = {
+        "threads": threads,
+        "repetitions": repeat,
+        "steps": steps,
+        "checkpoint_every": checkpoint_every,
+        "evaluate": evaluate,
+    }
     if resume is not None:
-        if bundle or plan_file or device or every or out:
+        set_by_flags = any(value is not None for value in flags.values())
+        if bundle or plan_file or device or every or out or fresh or set_by_flags:
             raise SparseRecError(
                 "--resume takes bundles, devices and everything else from its folder",
                 f"sparserec bench --resume {resume}",
@@ -98,13 +108,6 @@ def bench(
         made = plan.read(folder / plan.NAME)
         loaded = _reload(made)
     else:
-        flags = {
-            "threads": threads,
-            "repetitions": repeat,
-            "steps": steps,
-            "checkpoint_every": checkpoint_every,
-            "evaluate": evaluate,
-        }
         request = _request(bundle, plan_file, flags)
         names = _devices(device or list(request.devices), every, console)
         with bars() as progress:

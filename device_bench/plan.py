@@ -24,7 +24,9 @@ HELP = "docs/benchmarking.md lists the fields of a plan"
 
 State = Literal["continue", "fresh", "scratch"]
 Order = Literal["abba", "shuffled"]
-Threads = Annotated[int, Field(ge=1, le=1024)]
+MAX_THREADS = 64
+"""The harness takes no more (docs/formats.md section 7)."""
+Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
 
 
 class _Table(BaseModel):

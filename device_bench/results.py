@@ -191,7 +191,7 @@ def load(path: Path) -> Results:
         if not runs:
             raise SparseRecError(
                 f"{path / RUNS}: no run has ended yet: there is no */{RUN}",
-                "run the bench's command again: it resumes",
+                f"go on with the bench: sparserec bench --resume {path}",
             )
         return Results(path, sorted(runs, key=lambda run: run.record["index"]), _plan(path))  # type: ignore[index]
     if (path / REPORT).is_file() or ((path / RUN).is_file() and _is_ours(path / RUN)):

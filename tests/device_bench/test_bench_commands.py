@@ -120,7 +120,7 @@ def test_what_cannot_be_asked_for(sparserec: Sparserec, bundle_dir: Path) -> Non
         ("bench", bundle, "--all"): "no device is ready",
         ("bench", "--resume", "nowhere"): "nowhere/plan.json: No such file",
         ("bench", bundle, "--resume", "nowhere"): "--resume takes",
-        ("bench", bundle, "--threads", "1025"): "1024",
+        ("bench", bundle, "--threads", "65"): "64",
         ("bench", bundle, "--repeat", "2", "--fresh"): "--fresh: with several runs",
         ("bench", "no*thing"): "no bundle matches 'no*thing'",
     }
@@ -129,6 +129,16 @@ def test_what_cannot_be_asked_for(sparserec: Sparserec, bundle_dir: Path) -> Non
         assert ran.code == 2, (arguments, ran.out)
         assert said in ran.err, arguments
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--steps=9", "--threads=2", "--repeat=2", "--checkpoint-every=3", "--no-evaluate", "--fresh"],
+)
+def test_resume_ignores_no_option(sparserec: Sparserec, option: str) -> None:
+    ran = sparserec("bench", "--resume", "out", option)
+    assert ran.code == 2
+    assert "--resume takes bundles, devices and everything else from its folder" in ran.err
 
 
 def test_a_bundle_that_changed_is_not_resumed(sparserec: Sparserec, bundle_dir: Path) -> None:

@@ -69,6 +69,7 @@ def test_every_field_of_a_file(tmp_path: Path) -> None:
         ('bundles = "a"', "bundles: "),
         ('bundles = ["a"]\nrepeat = 3', "repeat: there is no such field"),
         ('bundles = ["a"]\nthreads = [1, 0]', "threads.1: .*greater than or equal to 1, not 0"),
+        ('bundles = ["a"]\nthreads = [65]', "threads.0: .*less than or equal to 64, not 65"),
         ('bundles = ["a"]\nthreads = 2', "threads: .*not 2"),
         ('bundles = ["a"]\nrepetitions = "3"', "repetitions: .*integer, not '3'"),
         ('bundles = ["a"]\nrepetitions = 1.5', "repetitions: "),

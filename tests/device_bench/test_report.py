@@ -258,8 +258,9 @@ def test_folders(tmp_path: Path) -> None:
     with pytest.raises(SparseRecError, match="neither a report nor the folder of a bench"):
         results.load(tmp_path)
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(SparseRecError, match="no run has ended yet"):
+    with pytest.raises(SparseRecError, match="no run has ended yet") as caught:
         results.load(tmp_path)
+    assert caught.value.fix.endswith(f"sparserec bench --resume {tmp_path}")
     bench = results.load(write_bench(tmp_path / "bench", {ONE: 1000}, 2))
     assert [run.record["index"] for run in bench.runs if run.record] == [1, 2]
     assert bench.kinds == ["virtual-device"]
