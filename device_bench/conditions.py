@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from device_bench.results import Result
+from device_bench.units import THERMAL_STATES
 
 LOW_BATTERY_PERCENT = 25
 """Jetpack's own limit."""
-HEAT = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
-"""Android's thermal status; from light on the phone throttles."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,8 @@ def _heat(run: Result) -> list[Condition]:
 
 
 def _heat_word(status: int) -> str:
-    return f"{status} ({HEAT[status]})" if 0 <= status < len(HEAT) else str(status)
+    known = 0 <= status < len(THERMAL_STATES)
+    return f"{status} ({THERMAL_STATES[status]})" if known else str(status)
 
 
 def unknown(run: Result) -> list[str]:

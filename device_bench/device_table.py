@@ -9,7 +9,8 @@ from rich.table import Table
 
 from device_bench import units
 from device_bench.devices import Listed
-from device_bench.health import THERMAL_STATES, Health
+from device_bench.health import Health
+from device_bench.units import THERMAL_STATES
 
 _RIGHT = ("SDK", "Free", "Battery")
 _ALWAYS = ("Device", "State", "By")

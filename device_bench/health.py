@@ -6,9 +6,7 @@ import re
 from dataclasses import dataclass
 
 from device_bench.adb import Device
-
-THERMAL_STATES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
-"""Android's names of thermal status 0 to 6 (PowerManager.THERMAL_STATUS_*)."""
+from device_bench.units import THERMAL_STATES
 
 
 @dataclass(frozen=True)

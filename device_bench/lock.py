@@ -100,7 +100,7 @@ def hold(
 
     Args:
         device: connected; a lost connection is made anew.
-        name: of the lock, such as ``state-<bundle id>``.
+        name: of the lock, such as ``bundle-<bundle id>``.
         what: what the holder does, for the message that others get.
         in_use: asked before a silent holder is replaced, for one that cannot refresh.
         wait: wait for the holder instead of raising an error.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 NOT_READABLE = "not readable"
+THERMAL_STATES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+"""Android's names of thermal status 0 to 6 (PowerManager.THERMAL_STATUS_*); from light on the phone
+throttles."""
 
 
 def number(value: float | None, digits: int = 4) -> str:

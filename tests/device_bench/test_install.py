@@ -163,10 +163,18 @@ def test_run_that_goes_on_is_not_ended(
     monkeypatch.setattr(installing.lock, "app_running", lambda _: True)
     with (
         pytest.raises(DeviceError, match="a run is going on"),
-        hold(device, "state-x", "run 1"),
+        hold(device, "harness", "run 1"),
     ):
         install(device, read(app_file), FACTS)
     assert install(device, read(app_file), FACTS)
+
+
+def test_lock_of_another_name_does_not_keep_the_app_away(
+    device: Device, app_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing.lock, "app_running", lambda _: True)
+    with hold(device, "state-x", "run 1"):
+        assert install(device, read(app_file), FACTS)
 
 
 @pytest.mark.usefixtures("trains_by_hand")
