@@ -65,7 +65,10 @@ def write_bundle(
 
 
 def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill ``<out>.part``, then give it its name, in the place of what is there.
+    """Let ``write`` fill a folder beside ``out``, then put it in the place of what is there.
+
+    The folder is ``.<name>.sparserec-part``, and what it replaces is ``.<name>.sparserec-old``
+    for as long: names that are nobody else's, because what a crash left under them is removed.
 
     Args:
         out: a folder that is not there, is empty, or has the file ``mark``.
@@ -79,7 +82,7 @@ def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None
     out = out.absolute()
     if out.exists() and not (out / mark).exists() and not _empty(out):
         raise SparseRecError(f"{out}: is there and is not a {what}", "choose another --out")
-    part, old = (out.with_name(out.name + end) for end in (".part", ".old"))
+    part, old = (out.with_name(f".{out.name}.sparserec-{end}") for end in ("part", "old"))
     try:
         if old.exists() and not out.exists():
             old.replace(out)  # a crash came between the two renames below

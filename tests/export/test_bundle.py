@@ -226,6 +226,45 @@ def test_a_failed_write_leaves_the_old_bundle(built: Built, bundle: Path) -> Non
     assert verify_bundle(bundle) == built.manifest
 
 
+def test_folders_beside_a_bundle_are_left_alone(built: Built, bundle: Path) -> None:
+    """A user's backup is not ours to remove, nor to bring back."""
+    beside = [bundle.with_name(f"bundle.{end}") for end in ("old", "part")]
+    for folder in beside:
+        shutil.copytree(bundle, folder)
+        (folder / "manifest.json").write_text("mine")
+    for there in (True, False):
+        if not there:
+            shutil.rmtree(bundle)
+        write_bundle(bundle, built.manifest, contents(built.path))
+        assert verify_bundle(bundle) == built.manifest
+        assert [(folder / "manifest.json").read_text() for folder in beside] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_crash_between_the_renames_loses_no_bundle(
+    built: Built, bundle: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """It is there, or it comes back as the next export begins; leftovers go."""
+    before, rename, files = dict(contents(bundle)), Path.replace, contents(built.path)
+    renames = iter(range(3))
+
+    def crash(self: Path, target: Path) -> Path:
+        if target.parent == bundle.parent and next(renames) == at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            write_bundle(bundle, built.manifest, files)
+    assert bundle.exists() == (at == 0)
+    with pytest.raises(SparseRecError, match="does not rise"):
+        write_bundle(bundle, replace(built.manifest, nnz=built.manifest.nnz + 1), files)
+    assert contents(bundle) == before
+    write_bundle(bundle, built.manifest, files)
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
 def test_other_folders_are_not_overwritten(built: Built, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(SparseRecError, match="is there and is not a bundle"):
