@@ -21,7 +21,7 @@ from export.bundle import bundle_id, file_infos, write_bundle
 from export.dense import specs
 from export.golden import golden
 from export.lower import lower
-from export.manifest import GRAPH, WORDS, Manifest, MethodInfo, ProgramInfo, Training
+from export.manifest import GRAPH, NAME, WORDS, Manifest, MethodInfo, ProgramInfo, Training, kept
 from export.methods import Method
 from export.program import describe
 from export.score import score_chunk, score_methods, vector_methods, vector_width
@@ -86,14 +86,17 @@ def build(
 ) -> Built:
     """Write the bundle of a run to the folder ``out``; see ``assemble``.
 
+    Where the same bundle is there already, its manifest stays (``export.manifest.kept``).
+
     Raises:
         SparseRecError: if there is no such bundle, or ``out`` cannot be written. ``out`` is then as
             it was.
     """
     made = assemble(run, recipe, steps, spare_users, spare_items, progress, others)
-    write_bundle(out, made.manifest, made.files)
+    described, manifest = kept(out / NAME, made.manifest)
+    write_bundle(out, described, made.files, manifest)
     progress("export: done", STAGES, STAGES)
-    return Built(out, made.manifest, made.max_abs_errors)
+    return Built(out, described, made.max_abs_errors)
 
 
 def assemble(

@@ -88,7 +88,8 @@ class Delta:
 def write_delta(base: Path, described: Manifest, files: Mapping[str, bytes], out: Path) -> Delta:
     """Write to the folder ``out`` what turns the bundle ``base`` into another.
 
-    It is applied once before it gets its name, so that what is written is known to work.
+    It is applied once before it gets its name, so that what is written is known to work. Where a
+    delta to the same bundle is there already, the result's manifest stays.
 
     Args:
         base: folder of a bundle, which is checked.
@@ -106,7 +107,7 @@ def write_delta(base: Path, described: Manifest, files: Mapping[str, bytes], out
             f"{base}: nothing has changed since: the new bundle's files are those of {version}",
             "there is nothing to ship; train on first, or change an option",
         )
-    data = described.to_json()
+    described, data = manifests.kept(out / RESULT, described)
     users = (old.num_users, described.num_users)
     shipped = {RESULT: data}
     for name, content in files.items():

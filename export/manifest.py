@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -171,6 +171,25 @@ def read(path: Path) -> Manifest:
     manifest = decode(Manifest, value, path, "")
     _check(manifest, path)
     return manifest
+
+
+def kept(path: Path, described: Manifest) -> tuple[Manifest, bytes]:
+    """Return the manifest at ``path`` and its bytes, if only who made it when is another there.
+
+    Devices know by a manifest's hash which bundle they have trained: an export that changes
+    nothing must not give it another. Otherwise return ``described`` and its bytes. The version of
+    ExecuTorch counts as a change, because what may run the programs is judged by it.
+    """
+    try:
+        there = read(path)
+        found = path.read_bytes()
+    except (SparseRecError, OSError):
+        return described, described.to_json()
+    if there.producer.get("executorch") == described.producer.get("executorch"):
+        made = {name: getattr(there, name) for name in ("created_utc", "producer", "provenance")}
+        if replace(described, **made) == there:
+            return there, found
+    return described, described.to_json()
 
 
 def decode(kind: type[T], value: Any, path: Path, field: str) -> T:

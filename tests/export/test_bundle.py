@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from export.build import Built
+from export.build import Built, build
 from export.bundle import bundle_id, file_infos, read_manifest, verify_bundle, write_bundle
 from export.manifest import FILES
 from pipeline.run import TrainedRun
 from sparserec.errors import SparseRecError
+from tests.export.conftest import DEVICE
 
 Arrays = dict[str, np.ndarray]
 
@@ -217,6 +218,18 @@ def test_a_bundle_is_replaced_whole(built: Built, tmp_path: Path) -> None:
     assert not (out / "leftover").exists()
     assert verify_bundle(out) == built.manifest
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+
+
+def test_the_same_export_again_changes_nothing(
+    bundle: Path, run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device would take another manifest for another bundle, and not resume."""
+    before = contents(bundle) | {"manifest.json": (bundle / "manifest.json").read_bytes()}
+    monkeypatch.setattr("time.strftime", lambda *_: "2030-01-01T00:00:00Z")
+    again = build(run, bundle, DEVICE)
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+    assert again.manifest == read_manifest(bundle)
+    assert build(run, bundle.parent / "other", DEVICE).manifest.created_utc.startswith("2030")
 
 
 def test_a_failed_write_leaves_the_old_bundle(built: Built, bundle: Path) -> None:

@@ -192,6 +192,18 @@ def test_nothing_new_is_no_delta(built: Built, tmp_path: Path) -> None:
     assert not (tmp_path / "delta").exists()
 
 
+def test_the_same_delta_again_is_the_same(built: Built, run: TrainedRun, delta: Path) -> None:
+    """Also where the result is made later: a device that applied the first has that bundle."""
+    before = contents(delta)
+    described, files = changed(built, run, 1, 1, 1, 0.1)
+    for name in (delta.name, "other"):
+        write_delta(built.path, described, files, delta.parent / name)
+    first = contents(delta)
+    later = replace(described, created_utc="2030-01-01T00:00:00Z")
+    write_delta(built.path, later, files, delta)
+    assert contents(delta) == first == contents(delta.parent / "other") != before
+
+
 def test_a_folder_that_is_no_delta_is_left_alone(
     built: Built, run: TrainedRun, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,42 @@ def test_fields_are_those_of_the_formats_page(built: Built) -> None:
     assert list(value["programs"]["step"]["methods"]["gradients"]["inputs"][0]) == list(
         method["inputs"][0]
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ({"created_utc": "2030-01-01T00:00:00Z"}, True),
+        ({"provenance": {"git": "another"}}, True),
+        ({"producer": {"sparserec": "9"}}, False),
+        ({"nnz": 1}, False),
+    ],
+)
+def test_a_manifest_stays_unless_the_bundle_is_another(
+    built: Built, change: dict[str, Any], stays: bool
+) -> None:
+    path = built.path / "manifest.json"
+    now = replace(built.manifest, **change)
+    found = manifest.kept(path, now)
+    assert found == ((built.manifest, path.read_bytes()) if stays else (now, now.to_json()))
+
+
+def test_another_version_of_python_is_no_other_bundle(built: Built) -> None:
+    producer = built.manifest.producer | {"python": "3.99"}
+    found, _ = manifest.kept(
+        built.path / "manifest.json", replace(built.manifest, producer=producer)
+    )
+    assert found == built.manifest
+
+
+@pytest.mark.parametrize("there", [None, b"", b"{}"])
+def test_what_is_no_manifest_does_not_stay(
+    built: Built, tmp_path: Path, there: bytes | None
+) -> None:
+    if there is not None:
+        (tmp_path / "manifest.json").write_bytes(there)
+    found = manifest.kept(tmp_path / "manifest.json", built.manifest)
+    assert found == (built.manifest, built.manifest.to_json())
 
 
 def test_unknown_schema(bundle: Path) -> None:
