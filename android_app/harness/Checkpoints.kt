@@ -23,7 +23,8 @@ class Checkpoints(
 
     /**
      * Reads the newest generation that is whole and of this bundle, for a run of [steps] steps;
-     * null if there is none. Others that are newer are set aside as `.bad`.
+     * null if there is none. Others that are newer are set aside as `.bad`; but where the newest
+     * cannot be read, that is an error, because it may be whole.
      */
     fun newest(steps: Int, maxSampled: Int): TrainState? {
         for (path in generations()) {
@@ -36,9 +37,10 @@ class Checkpoints(
             try {
                 return read(path, steps, maxSampled)
             } catch (error: HarnessError) {
+                if (error.cause != null) throw HarnessError(error.problem, UNREADABLE)
                 setAside(path, error)
             } catch (error: IOException) {
-                setAside(path, error)
+                throw HarnessError("$path: cannot be read ($error)", UNREADABLE)
             }
         }
         return null
@@ -76,7 +78,7 @@ class Checkpoints(
         return state
     }
 
-    private fun setAside(path: Path, reason: Exception) {
+    private fun setAside(path: Path, reason: HarnessError) {
         val aside = path.resolveSibling("${path.fileName}.bad")
         Files.move(path, aside, REPLACE_EXISTING)
         warn("checkpoint set aside as ${aside.fileName}: ${reason.message}")
@@ -107,6 +109,8 @@ class Checkpoints(
         const val SUFFIX = ".safetensors"
         const val HASH = "data_sha256"
         const val KEPT = 2
+        const val UNREADABLE =
+            "make it readable and writable, free some memory and run again; or give it up: fresh true"
         val GENERATION = Regex("$PREFIX\\d{$DIGITS}\\.safetensors")
         val HALF_WRITTEN = Regex("${GENERATION.pattern}\\.part")
     }

@@ -84,7 +84,8 @@ class Safetensors private constructor(private val path: Path, private val header
         return try {
             FileChannel.open(path, access).use { it.map(mode, start, bytes) }
         } catch (error: IOException) {
-            throw HarnessError("$path: cannot be mapped ($error)", "make it readable and writable")
+            val fix = "free some memory, and make it readable and writable"
+            throw HarnessError("$path: cannot be mapped ($error)", fix, error)
         }
     }
 
@@ -109,7 +110,7 @@ class Safetensors private constructor(private val path: Path, private val header
         fun open(path: Path): Safetensors = try {
             FileChannel.open(path, READ).use { Safetensors(path, readHeader(path.toString(), it)) }
         } catch (error: IOException) {
-            throw HarnessError("$path: cannot be read ($error)", "check the file")
+            throw HarnessError("$path: cannot be read ($error)", "check the file", error)
         }
 
         /** Writes atomically (see [writeAtomically]). [metadata] is given the hash of the data. */

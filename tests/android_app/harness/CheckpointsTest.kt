@@ -8,6 +8,7 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import java.nio.file.Files
 import java.nio.file.Path
+import java.nio.file.StandardCopyOption.REPLACE_EXISTING
 
 class CheckpointsTest {
     @TempDir
@@ -69,6 +70,20 @@ class CheckpointsTest {
             assertEquals(10, newest()!!.step)
         }
         assertEquals(whole.size, warnings.size)
+    }
+
+    @Test
+    fun `a generation that cannot be read stays, and is an error`() {
+        save(10, 20)
+        val path = directory.resolve("gen-0000000020.safetensors")
+        val away = Files.move(path, directory.resolve("away"))
+        Files.createSymbolicLink(path, directory.resolve("storage that is not mounted"))
+        val error = assertThrows(HarnessError::class.java) { newest() }
+        assertTrue("$path: cannot be read" in error.message!!)
+        assertTrue("run again; or give it up: fresh true" in error.message!!)
+        Files.move(away, path, REPLACE_EXISTING)
+        assertEquals(20, newest()!!.step)
+        assertTrue(warnings.isEmpty())
     }
 
     @Test

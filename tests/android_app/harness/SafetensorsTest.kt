@@ -1,6 +1,8 @@
 package org.sparserec.harness
 
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertNotNull
+import org.junit.jupiter.api.Assertions.assertNull
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
@@ -52,6 +54,18 @@ class SafetensorsTest {
         mapped.putFloat(0, 7f)
         assertEquals(7f, mapped.getFloat(0))
         assertEquals(before, sha256(path))
+    }
+
+    @Test
+    fun `a file that cannot be read or mapped is told from one that is wrong`() {
+        writeSample()
+        val file = Safetensors.open(path)
+        val wrong = assertThrows(HarnessError::class.java) { file.map("numbers", DType.F32, 3) }
+        assertNull(wrong.cause)
+        Files.delete(path)
+        for (access in listOf({ file.map("numbers", DType.I32, 3) }, { Safetensors.open(path) })) {
+            assertNotNull(assertThrows(HarnessError::class.java) { access() }.cause)
+        }
     }
 
     @Test
