@@ -18,14 +18,27 @@ class MainActivity : Activity() {
     private val watcher = ::follow
     private var wasRunning = false
 
-    /** The bundle to train once the user has answered about notifications, and whether afresh. */
+    /**
+     * The bundle to train once the user has answered about notifications, and whether afresh. It is
+     * saved, because turning the phone meanwhile makes another activity, which gets the answer.
+     */
     private var asked: Pair<String, Boolean>? = null
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
+        asked = savedInstanceState?.getString(ASKED)
+            ?.let { it to savedInstanceState.getBoolean(ASKED_FRESH) }
         live = LiveCard(this) { RunService.stop(this) }
         lists = column()
         setContentView(page(column().apply { add(live, lists) }))
+    }
+
+    override fun onSaveInstanceState(outState: Bundle) {
+        super.onSaveInstanceState(outState)
+        asked?.let { (bundleId, fresh) ->
+            outState.putString(ASKED, bundleId)
+            outState.putBoolean(ASKED_FRESH, fresh)
+        }
     }
 
     override fun onStart() {
@@ -134,6 +147,8 @@ class MainActivity : Activity() {
         RunService.train(this, SharedStorage.of(this).newRun(bundleId, fresh))
 
     private companion object {
+        const val ASKED = "asked"
+        const val ASKED_FRESH = "asked_fresh"
         const val NO_BUNDLES =
             "None yet. Connect this phone to a computer and run there: sparserec deploy BUNDLE"
         val SHOWN = setOf("Error", "Bundle", "Steps", "Recall@20")

@@ -121,6 +121,25 @@ class MainActivityTest : AppTest() {
     }
 
     @Test
+    fun `a tap outlives a turn of the phone while the permission is asked for`() {
+        push("short")
+        val controller = Robolectric.buildActivity(MainActivity::class.java).setup()
+        waitFor("the button") { "Train" in controller.get().texts() }
+        controller.get().tap("Train")
+        val asked = shadowOf(controller.get()).lastRequestedPermission
+        val turned = controller.recreate().get()
+        assertNull(shadowOf(app).nextStartedService)
+        turned.onRequestPermissionsResult(
+            asked.requestCode,
+            asked.requestedPermissions,
+            intArrayOf(0),
+        )
+        val started = shadowOf(app).nextStartedService
+        assertEquals(File(root, "bundles/short").path, started.getStringExtra("bundle"))
+        assertEquals("false", started.getStringExtra("fresh"))
+    }
+
+    @Test
     fun `after a killed process the interrupted run is shown and resumed`() {
         push("long")
         allowNotifications()
