@@ -18,16 +18,20 @@ class MemoryProbe(private val platform: Platform) {
             put("pss_anon_kb", rollup.kb("Pss_Anon"))
             put("pss_file_kb", rollup.kb("Pss_File"))
             put("private_dirty_kb", rollup.kb("Private_Dirty"))
-            put("java_heap_kb", javaHeapKb(Runtime.getRuntime()))
+            put("java_heap_kb", javaHeapKb())
             put("native_heap_kb", platform.nativeHeapKb())
         }
     }
+}
 
-    /** The heap may be resized between the two readings, which then contradict each other. */
-    private fun javaHeapKb(runtime: Runtime): Long? {
-        val used = runtime.totalMemory() - runtime.freeMemory()
-        return if (used >= 0) used / 1024 else null
-    }
+/**
+ * The used part of the Java heap; null where the heap was resized between the two readings, which
+ * then contradict each other.
+ */
+fun javaHeapKb(): Long? {
+    val runtime = Runtime.getRuntime()
+    val used = runtime.totalMemory() - runtime.freeMemory()
+    return if (used >= 0) used / 1024 else null
 }
 
 /** `Name: value` lines, as under `/proc`. */

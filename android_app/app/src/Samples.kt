@@ -5,6 +5,7 @@ import org.json.JSONArray
 import org.json.JSONObject
 import org.sparserec.harness.Lines
 import org.sparserec.harness.Platform
+import org.sparserec.harness.javaHeapKb
 
 /** What was read at a moment, by name; null is what could not be. */
 typealias Readings = Map<String, Long?>
@@ -22,15 +23,9 @@ class PhaseSamples(val name: String, private val startNs: Long) {
             "rss_kb" to status.kb("VmRSS"),
             "rss_anon_kb" to status.kb("RssAnon"),
             "rss_file_kb" to status.kb("RssFile"),
-            "java_heap_kb" to javaHeapKb(Runtime.getRuntime()),
+            "java_heap_kb" to javaHeapKb(),
             "native_heap_kb" to platform.nativeHeapKb(),
         )
-    }
-
-    /** The heap may be resized between the two readings, which then contradict each other. */
-    private fun javaHeapKb(runtime: Runtime): Long? {
-        val used = runtime.totalMemory() - runtime.freeMemory()
-        return if (used >= 0) used / 1024 else null
     }
 
     fun sampleSlow(platform: Platform): SlowSample {
