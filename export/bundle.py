@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,10 +35,12 @@ def bundle_id(
     """Name a bundle by what it is and by its content.
 
     The last part is the head of the SHA-256 over the files' SHA-256 (hexadecimal, by file name).
+    The first is the dataset's name, with "-" for what has no place in a bundle's name.
     """
+    plain = re.sub(r"[^\w.-]+", "-", dataset, flags=re.ASCII).strip(".-") or "data"
     hashes = "".join(files[name].sha256 for name in sorted(files))
     content = hashlib.sha256(hashes.encode()).hexdigest()[:8]
-    return f"{dataset}-{model}-d{dim}-{100 * density:.3g}pct-{content}"
+    return f"{plain}-{model}-d{dim}-{100 * density:.3g}pct-{content}"
 
 
 def write_bundle(

@@ -166,8 +166,7 @@ def _read(path: Path) -> Delta:
     for end, found in (("base", delta.base), ("result", delta.result)):
         if not _SHA256.fullmatch(found.manifest_sha256):
             raise bad(path, f"{end}.manifest_sha256", "is not a SHA-256 in lower case")
-        if found.bundle_id in ("", ".", "..") or "/" in found.bundle_id:
-            raise bad(path, f"{end}.bundle_id", "cannot be the name of a folder")
+        manifests.check_id(found.bundle_id, path, f"{end}.bundle_id")
     for name in delta.files:
         if not manifests.PLAIN.fullmatch(name) or name in (NAME, manifests.NAME):
             raise bad(path, "files", f"{json.dumps(name)} is not a file of a delta")

@@ -38,7 +38,7 @@ WORDS = {
 """What these fields may be. Written out, so that ``sparserec inspect`` does without torch."""
 
 PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
-"""What a file of a bundle may be called."""
+"""What a bundle and each of its files may be called: one part of a path, without spaces."""
 
 T = TypeVar("T")
 
@@ -246,7 +246,18 @@ def _word(kind: Any) -> str:
     return words.get(kind, "an object")
 
 
+def check_id(name: str, path: Path, field: str = "bundle_id") -> None:
+    """Check that a bundle's id can be the name of its folder, here and on a device.
+
+    Raises:
+        SparseRecError: naming file and field.
+    """
+    if not PLAIN.fullmatch(name):
+        raise bad(path, field, f"{json.dumps(name)} is not a plain name")
+
+
 def _check(manifest: Manifest, path: Path) -> None:
+    check_id(manifest.bundle_id, path)
     for name in manifest.files:
         if not PLAIN.fullmatch(name) or name == NAME:
             raise bad(path, "files", f"{json.dumps(name)} is not a plain file name")

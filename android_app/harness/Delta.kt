@@ -15,8 +15,7 @@ data class Version(val bundleId: String, val manifestSha256: String) {
             val fields = json.child(name)
             val version = Version(fields.text("bundle_id"), fields.text("manifest_sha256"))
             val id = version.bundleId
-            val isName = id.isNotEmpty() && id != "." && id != ".." && id.none { it in "/\u0000" }
-            if (!isName || Generations.isAside(id)) {
+            if (!Manifest.isPlain(id) || Generations.isAside(id)) {
                 fields.fail("bundle_id", "the name of a bundle's directory")
             }
             return version

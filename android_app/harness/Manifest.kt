@@ -75,7 +75,9 @@ class Manifest(
             val numItems = json.int("num_items", 1..Int.MAX_VALUE - numUsers)
             val dim = json.int("dim", 1..MAX_DIM)
             return Manifest(
-                bundleId = json.text("bundle_id"),
+                bundleId = json.text("bundle_id").also {
+                    if (!isPlain(it)) json.fail("bundle_id", "a plain name")
+                },
                 numUsers = numUsers,
                 numItems = numItems,
                 knownUsers = json.int("known_users", 1..numUsers),
@@ -92,10 +94,13 @@ class Manifest(
             )
         }
 
+        /** Whether [name] may be a file's or a directory's: another could lead out of ours. */
+        fun isPlain(name: String): Boolean = PLAIN_NAME.matches(name)
+
         /** The field `files` of [json]: what each file must be. */
         fun files(json: Fields): Map<String, FileEntry> =
             json.child("files").children().mapValues { (name, entry) ->
-                checkPlainName(json, name)
+                if (!isPlain(name)) json.fail("files", "plain file names")
                 FileEntry(entry.text("sha256"), entry.long("bytes", 0..Long.MAX_VALUE))
             }
 
@@ -151,10 +156,5 @@ class Manifest(
             json.longs("shape"),
             json.text("role"),
         )
-
-        /** A name that could leave the bundle's directory is an attack or a mistake. */
-        private fun checkPlainName(json: Fields, name: String) {
-            if (!PLAIN_NAME.matches(name)) json.fail("files", "plain file names")
-        }
     }
 }

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.build import Built, build
 from export.bundle import bundle_id, file_infos, read_manifest, verify_bundle, write_bundle
-from export.manifest import FILES
+from export.manifest import FILES, PLAIN
 from pipeline.run import TrainedRun
 from sparserec.errors import SparseRecError
 from tests.export.conftest import DEVICE
@@ -83,6 +83,22 @@ def test_the_id_follows_the_content(built: Built) -> None:
     files["golden.json"] += b"\n"
     assert bundle_id("tiny", "mf", 8, 0.4, file_infos(files)) != same
     assert bundle_id("tiny", "mf", 8, 1.0, infos).startswith("tiny-mf-d8-100pct-")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "start"),
+    [
+        ("my log (2).v1", "my-log-2-.v1-mf-"),
+        ("../../x", "x-mf-"),
+        ("películas", "pel-culas-mf-"),
+        ("日本", "data-mf-"),
+        ("ml-100k_a.b", "ml-100k_a.b-mf-"),
+    ],
+)
+def test_the_id_is_a_plain_name(dataset: str, start: str) -> None:
+    name = bundle_id(dataset, "mf", 8, 0.4, {})
+    assert name.startswith(start)
+    assert PLAIN.fullmatch(name)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -263,7 +263,10 @@ def _resealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     [
         (lambda d: d.update(schema_version=2), "schema_version: 2, but this version reads 1"),
         (lambda d: d["base"].update(manifest_sha256="x"), "base.manifest_sha256: is not a SHA-256"),
-        (lambda d: d["base"].update(bundle_id="../b"), "base.bundle_id: cannot be the name of"),
+        (
+            lambda d: d["base"].update(bundle_id="../b"),
+            'base.bundle_id: "../b" is not a plain',
+        ),
         (
             lambda d: d["result"].update(bundle_id="other"),
             "result.bundle_id: is other, result.json",

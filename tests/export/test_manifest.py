@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from export import manifest
 from export.build import Built
+from export.bundle import verify_bundle
 from sparserec.errors import SparseRecError
 
 Json = dict[str, Any]
@@ -97,6 +98,13 @@ def test_a_file_name_that_leads_elsewhere(bundle: Path, name: str) -> None:
     path = edit(bundle, lambda value: value["files"].update({name: entry}))
     with pytest.raises(SparseRecError, match=r"manifest\.json: files: .* is not a plain file name"):
         manifest.read(path)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "/x", "..", ".", "", "my log", "é", "a\n"])
+def test_an_id_that_is_no_name_of_a_folder(bundle: Path, name: str) -> None:
+    edit(bundle, lambda value: value.update(bundle_id=name))
+    with pytest.raises(SparseRecError, match=r"manifest\.json: bundle_id: .* is not a plain name"):
+        verify_bundle(bundle)
 
 
 @pytest.mark.parametrize(

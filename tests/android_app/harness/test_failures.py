@@ -158,6 +158,10 @@ def _outputs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         (_set("training.batch_size", 33), "training.batch_size: 33 is over 32"),
         (_set("files", {"../table.safetensors": {}}), "files: expected plain file names"),
+        *(
+            (_set("bundle_id", wrong), "manifest.json: bundle_id: expected a plain name")
+            for wrong in ("", "..", "../../x", "a/b", "my log", "é")
+        ),
         (_set("nnz", 7), "tensor cols: expected U8 [7]"),
         (
             _set("programs.step.methods.update.operators", ["aten::sort.values"]),
