@@ -20,8 +20,12 @@ class Manifest(
 ) {
     val numRows: Int get() = numUsers + numItems
 
-    /** The base recommender; [hasGraph] where a row's vector depends on its neighbours. */
-    /** @param scoresAreProducts of a user's and an item's row of the table */
+    /**
+     * The base recommender.
+     *
+     * @param hasGraph where a row's vector depends on its neighbours
+     * @param scoresAreProducts of a user's and an item's row of the table
+     */
     enum class Model(val hasGraph: Boolean, val scoresAreProducts: Boolean = false) {
         MF(false, true),
         NEUMF(false),
