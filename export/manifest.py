@@ -267,15 +267,15 @@ def _check(manifest: Manifest, path: Path) -> None:
     for name, info in manifest.files.items():
         if not re.fullmatch("[0-9a-f]{64}", info.sha256):
             raise bad(path, f"files.{name}.sha256", "is not a SHA-256 in lower case")
-    score = ("score", "vectors") if manifest.has_graph else ("score",)
-    for name, methods in (("step", ("gradients", "update")), ("score", score)):
-        program = manifest.programs.get(name)
-        if program is None:
-            raise bad(path, f"programs.{name}", "is missing")
+    for name, program in manifest.programs.items():
         if program.file not in manifest.files:
             raise bad(path, f"programs.{name}.file", f"{program.file} is not in files")
+    score = ("score", "vectors") if manifest.has_graph else ("score",)
+    for name, methods in (("step", ("gradients", "update")), ("score", score)):
+        if name not in manifest.programs:
+            raise bad(path, f"programs.{name}", "is missing")
         for method in methods:
-            if method not in program.methods:
+            if method not in manifest.programs[name].methods:
                 raise bad(path, f"programs.{name}.methods.{method}", "is missing")
     _check_words(manifest, path)
     _check_numbers(manifest, path)

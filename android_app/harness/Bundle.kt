@@ -79,7 +79,7 @@ class Bundle private constructor(
                 throw HarnessError("$path: programs: no $it", EXPORT_AGAIN)
             }
             val needed = listOf(TABLE, INTERACTIONS, GOLDEN) +
-                PROGRAMS.map { manifest.programs.getValue(it).file } +
+                manifest.programs.values.map { it.file } +
                 listOf(GRAPH).filter { manifest.model.hasGraph }
             needed.find { it !in manifest.files }?.let {
                 throw HarnessError("$path: files: no $it", EXPORT_AGAIN)

@@ -147,6 +147,14 @@ def test_wrong_fields_are_named(bundle: Path, change: Callable[[Json], None], me
         manifest.read(path)
 
 
+@pytest.mark.parametrize("file", ["forward.pte", "../../step.pte"])
+def test_every_program_is_among_the_files(bundle: Path, file: str) -> None:
+    edit(bundle, lambda v: v["programs"].update(forward={"file": file, "methods": {}}))
+    message = rf"manifest\.json: programs\.forward\.file: {file} is not in files"
+    with pytest.raises(SparseRecError, match=message):
+        verify_bundle(bundle)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", '{"schema_version": NaN}'])
 def test_not_a_manifest(bundle: Path, text: str) -> None:
     (bundle / "manifest.json").write_text(text)

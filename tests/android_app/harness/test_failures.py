@@ -162,6 +162,15 @@ def _outputs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
             (_set("bundle_id", wrong), "manifest.json: bundle_id: expected a plain name")
             for wrong in ("", "..", "../../x", "a/b", "my log", "é")
         ),
+        *(
+            (
+                lambda manifest, name=name: manifest["programs"].update(
+                    forward={"file": name, "methods": {}}
+                ),
+                f"manifest.json: files: no {name}",
+            )
+            for name in ("forward.pte", "../../step.pte")
+        ),
         (_set("nnz", 7), "tensor cols: expected U8 [7]"),
         (
             _set("programs.step.methods.update.operators", ["aten::sort.values"]),
