@@ -21,7 +21,17 @@ from export.bundle import bundle_id, file_infos, write_bundle
 from export.dense import specs
 from export.golden import golden
 from export.lower import lower
-from export.manifest import GRAPH, NAME, WORDS, Manifest, MethodInfo, ProgramInfo, Training, kept
+from export.manifest import (
+    GRAPH,
+    MAX_FLOAT,
+    NAME,
+    WORDS,
+    Manifest,
+    MethodInfo,
+    ProgramInfo,
+    Training,
+    kept,
+)
 from export.methods import Method
 from export.program import describe
 from export.score import score_chunk, score_methods, vector_methods, vector_width
@@ -121,7 +131,8 @@ def assemble(
             manifest.
 
     Raises:
-        SparseRecError: if the run has nothing for a device, or a program differs from PyTorch.
+        SparseRecError: if the run has nothing for a device, a number of the recipe is none for
+            one, or a program differs from PyTorch.
     """
     split = run.split
     if run.recipe.step.model not in EXPORTED:
@@ -129,6 +140,13 @@ def assemble(
             f"model {run.recipe.step.model}: a model of your own cannot be exported",
             f"train one of these for a device: {', '.join(EXPORTED)}",
         )
+    for name in ("learning_rate", "l2"):
+        value = getattr(recipe, name)
+        if not 0 <= value <= MAX_FLOAT:  # NaN fails this too
+            raise SparseRecError(
+                f"{name}: is {value}, outside [0, {MAX_FLOAT}]",
+                "give a float32 number",
+            )
     for name in ("log", "later"):
         if not len(getattr(split, name)):
             raise SparseRecError(

@@ -74,11 +74,14 @@ def export(
     learning_rate: Annotated[
         float | None,
         typer.Option(
+            min=0,
             help="On the batch's mean loss."
-            "  [default: sgd 20, momentum 2, adagrad 0.03, adam 0.003]"
+            "  [default: sgd 20, momentum 2, adagrad 0.03, adam 0.003]",
         ),
     ] = None,
-    l2: Annotated[float | None, typer.Option(help="Penalty on the rows of an example.")] = None,
+    l2: Annotated[
+        float | None, typer.Option(min=0, help="Penalty on the rows of an example.")
+    ] = None,
     fanout: Annotated[
         int | None, typer.Option(min=1, help="Neighbours of a row, for ngcf and lightgcn.")
     ] = None,

@@ -40,6 +40,9 @@ WORDS = {
 PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 """What a bundle and each of its files may be called: one part of a path, without spaces."""
 
+MAX_FLOAT = (2 - 2**-23) * 2.0**127
+"""The largest float32: what a device computes in."""
+
 T = TypeVar("T")
 
 
@@ -308,6 +311,8 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
         "training.steps": (training.steps, 1, 2**31 - 1),
         "training.seed": (training.seed, 0, 2**63 - 1),
         "training.window": (training.window, 1, 2**31 - 1),
+        "training.learning_rate": (training.learning_rate, 0, MAX_FLOAT),
+        "training.l2": (training.l2, 0, MAX_FLOAT),
         "training.negatives": (training.negatives, 0, 2**24),
         "training.negative_tries": (training.negative_tries, 1, 2**16),
         "training.sampled_fraction": (training.sampled_fraction, 0, 1),

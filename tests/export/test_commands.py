@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,23 @@ def test_export_of_a_saved_run(run_folder: Path) -> None:
     assert manifest.num_users == 40 + 3
     assert manifest.bundle_id in result.output
     assert "max abs error" in result.output
+
+
+@pytest.mark.parametrize("option", ["--learning-rate", "--l2"])
+def test_what_no_device_accepts_is_refused_at_once(tmp_path: Path, option: str) -> None:
+    result = CliRunner().invoke(app, ["export", str(tmp_path), option, "-0.5"])
+    assert result.exit_code == 2  # a wrong use; without a run, it would be 1
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "l2"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39, -1])
+def test_numbers_that_no_device_takes_are_refused_before_anything_is_made(
+    run: TrainedRun, tmp_path: Path, name: str, value: float
+) -> None:
+    changes: dict[str, Any] = {name: value}
+    recipe = replace(Incremental(), **changes)
+    with pytest.raises(SparseRecError, match=rf"^{name}: is .*, outside \[0, 3\.4028"):
+        build(run, tmp_path / "bundle", recipe)
 
 
 def test_export_since_a_bundle_writes_what_changed(

@@ -116,6 +116,12 @@ def test_an_id_that_is_no_name_of_a_folder(bundle: Path, name: str) -> None:
         (lambda v: v.update(dim=257), r"dim: is 257, outside \[1, 256\]"),
         (lambda v: v.update(known_users=10**6), "known_users: is 1000000, outside"),
         (lambda v: v["training"].update(window=0), r"training\.window: is 0, outside"),
+        (
+            lambda v: v["training"].update(learning_rate=-1),
+            r"training\.learning_rate: is -1\.0",
+        ),
+        (lambda v: v["training"].update(learning_rate=1e39), r"training\.learning_rate: is 1e\+39"),
+        (lambda v: v["training"].update(l2=-1e-9), r"training\.l2: is -1e-09, outside \[0, 3\.4"),
         (lambda v: v["training"].update(l2=None), r"training\.l2: is null, not a number"),
         (lambda v: v["training"].update(l2=10**400), r"training\.l2: is not a finite number"),
         (lambda v: v.update(files=[]), "files: is .*, not an object"),
