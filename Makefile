@@ -74,4 +74,4 @@ lock: ## Pin every dependency again, with hashes (needs uv)
 	  /^[a-z0-9]/ { more = !($$1 in have) } more' constraints.txt - > constraints-spark.txt
 
 clean: ## Remove what was built, and nothing that was downloaded or trained
-	cd android_app/target && rm -rf desktop desktop-arm64 harness apk
+	rm -rf $(addprefix android_app/target/,desktop desktop-arm64 harness apk)
