@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from device_bench.compat import require_runnable
-from device_bench.paths import plain
 from export import manifest
 from export.bundle import verify_bundle
 from sparserec.progress import Progress, silent
@@ -48,7 +47,6 @@ def load(path: Path, progress: Progress = silent) -> Bundle:
             programs the app's library cannot run.
     """
     described = verify_bundle(path, progress)
-    plain(described.bundle_id, path / manifest.NAME)
     require_runnable(path, described)
     files = [BundleFile(name, info.sha256, info.bytes) for name, info in described.files.items()]
     data = (path / manifest.NAME).read_bytes()

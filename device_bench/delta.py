@@ -14,7 +14,7 @@ from device_bench.compat import require_runnable
 from device_bench.deploy import Deployed
 from device_bench.device_errors import DeviceError
 from device_bench.instrumentation import Outcome
-from device_bench.paths import ROOT, bundle_path, delta_path, plain
+from device_bench.paths import ROOT, bundle_path, delta_path
 from device_bench.retry import persist
 from device_bench.run import instrument
 from device_bench.watchdog import TimedOutError, Watchdog
@@ -48,8 +48,6 @@ def load(folder: Path) -> LoadedDelta:
         SparseRecError: damaged, naming file and field, or the app's library cannot run its result.
     """
     found = deltas.verify_delta(folder)
-    for end, version in (("base", found.base), ("result", found.result)):
-        plain(version.bundle_id, folder / deltas.NAME, f"{end}.bundle_id")
     result = manifest.read(folder / deltas.RESULT)
     require_runnable(folder, result)
     files = [BundleFile(name, info.sha256, info.bytes) for name, info in found.files.items()]
