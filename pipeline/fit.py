@@ -106,7 +106,7 @@ def fit(
     checked(recipe, split)
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    found = _train(recipe, split, start, factors, device, checkpoint, progress, observe)
+    found = _train(recipe, split, start, device, checkpoint, progress, observe)
     if recipe.refit:
         found = _refit(recipe, split, factors, device, checkpoint, progress, found)
     past, relevant = (split.train, split.valid), held_out(split)
@@ -137,7 +137,10 @@ def _refit(
         progress(what, before + done, before + epochs)
 
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
-    last = _train(recipe, whole, None, factors, device, again, told, epochs=epochs)
+    start = None
+    if again is None or not again.exists():
+        start = initial_table(recipe, whole, factors=factors, progress=progress)
+    last = _train(recipe, whole, start, device, again, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 
 
@@ -150,7 +153,6 @@ def _train(
     recipe: Recipe,
     split: Split,
     start: PackedTable | None,
-    factors: Factors | None,
     device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
@@ -161,7 +163,7 @@ def _train(
     begun = checkpoint is not None and checkpoint.exists()
     if begun and recipe.method != "pep":  # whose search ends where it started
         start = empty_table(split.known_users, split.known_items, recipe.width)
-    start = start or initial_table(recipe, split, factors=factors, progress=progress)
+    start = start or initial_table(recipe, split, progress=progress)
     trainer, steps_per_epoch = trainer_of(recipe, split, start)
     del start  # the trainer has a copy
     trainer.device = device

@@ -234,7 +234,10 @@ def test_a_refit_trains_on_all_of_the_past_for_the_chosen_epochs(
     method: str, split: Split, tmp_path: Path
 ) -> None:
     recipe = replace(small(method), refit=True)
-    chosen, found = fit(replace(recipe, refit=False), split), fit(recipe, split)
+    told: list[tuple[int, int | None]] = []
+    chosen = fit(replace(recipe, refit=False), split)
+    found = fit(recipe, split, progress=lambda what, done, total: told.append((done, total)))
+    assert all(total is None or done <= total for done, total in told)
     assert (found.best_epoch, found.history) == (chosen.best_epoch, chosen.history)
     whole = replace(split, train=join(split.train, split.valid))
     trainer, steps = trainer_of(recipe, whole, initial_table(recipe, whole))
