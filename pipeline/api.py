@@ -313,7 +313,8 @@ class SparseRec:
             SparseRecError: the file or folder is missing, damaged, or of another version.
         """
         saved = read(Path(path))
-        model, table, seen = cls(recipe=saved.recipe), saved.table, saved.seen
+        model, table, seen = cls(), saved.table, saved.seen
+        model.recipe = saved.recipe  # unchecked: what it is to train is trained
         name = saved.recipe.step.model
         of_graph = Pairs(seen.users[: saved.in_graph], seen.items[: saved.in_graph], None)
         with_graph = MODELS[name].GRAPH != "none"

@@ -207,6 +207,16 @@ def test_a_run_of_fewer_columns_is_read_back_with_them(split: Split, tmp_path: P
     assert len(ids) == 10
 
 
+def test_a_run_that_would_be_refused_today_is_read_all_the_same(
+    split: Split, uninterrupted: Fitted, tmp_path: Path
+) -> None:
+    sparse = replace(small("dense"), density=0.1)
+    save_run(tmp_path, "synthetic", "0" * 64, sparse, split, uninterrupted)
+    model = SparseRec.load(tmp_path)
+    assert model.recipe == sparse
+    assert len(model.recommend(0)[0]) == 10
+
+
 def test_ctrl_c_in_the_command_saves_and_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     command = [sys.executable, "-c", "from sparserec.cli import main; main()"]
