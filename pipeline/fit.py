@@ -106,7 +106,11 @@ def fit(
     checked(recipe, split)
     keep_freed_memory()
     progress(f"{recipe.method}: start", 0, recipe.epochs)
-    found = _train(recipe, split, start, device, checkpoint, progress, observe)
+
+    def begin() -> PackedTable:
+        return start or initial_table(recipe, split, progress=progress)
+
+    found = _train(recipe, split, begin, device, checkpoint, progress, observe)
     if recipe.refit:
         found = _refit(recipe, split, factors, device, checkpoint, progress, found)
     past, relevant = (split.train, split.valid), held_out(split)
@@ -136,11 +140,11 @@ def _refit(
     def told(what: str, done: int, total: int | None) -> None:
         progress(what, before + done, before + epochs)
 
+    def begin() -> PackedTable:
+        return initial_table(recipe, whole, factors=factors, progress=progress)
+
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
-    start = None
-    if again is None or not again.exists():
-        start = initial_table(recipe, whole, factors=factors, progress=progress)
-    last = _train(recipe, whole, start, device, again, told, epochs=epochs)
+    last = _train(recipe, whole, begin, device, again, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 
 
@@ -152,7 +156,7 @@ def refit_checkpoint(checkpoint: Path) -> Path:
 def _train(
     recipe: Recipe,
     split: Split,
-    start: PackedTable | None,
+    begin: Callable[[], PackedTable],
     device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
@@ -160,17 +164,18 @@ def _train(
     epochs: int | None = None,
 ) -> Fitted:
     """Train, and keep the epoch that validation likes best, or the one that is asked for."""
-    begun = checkpoint is not None and checkpoint.exists()
-    if begun and recipe.method != "pep":  # whose search ends where it started
+    resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
+    if resumed is None or recipe.method == "pep":  # whose search ends where it started
+        start = begin()
+    else:
         start = empty_table(split.known_users, split.known_items, recipe.width)
-    start = start or initial_table(recipe, split, progress=progress)
     trainer, steps_per_epoch = trainer_of(recipe, split, start)
     del start  # the trainer has a copy
     trainer.device = device
     fingerprint = fingerprint_of(recipe, split)
     state = Progress()
-    if checkpoint is not None and begun:
-        state = load_checkpoint(checkpoint, fingerprint, trainer)
+    if resumed is not None:
+        state = load_checkpoint(resumed, fingerprint, trainer)
     with stop_between_steps(signal.SIGINT) as stop:
         while not finished(recipe, state, epochs):
             end = (len(state.history) + 1) * steps_per_epoch
@@ -263,9 +268,11 @@ def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
         if trainer.searching and (over or reached):
             trainer.fix_mask(recipe.density)
         return
+    if recipe.method != "magnitude":
+        return
     begin, end = (max(1, int(part * steps)) for part in PRUNING)
     # The last time at the end itself: a short run has no window that ends there.
-    if recipe.method != "magnitude" or (trainer.step % recipe.window and trainer.step != end):
+    if trainer.step % recipe.window and trainer.step != end:
         return
     density = gradual_density(trainer.step, begin, end, recipe.density)
     if density < trainer.table.density:
