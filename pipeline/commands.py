@@ -168,12 +168,12 @@ def train(
 def _split(source: str, seed: int, protocol: Protocol, log: ReadOptions) -> tuple[str, str, Split]:
     """Give name, SHA-256 and split of a prepared folder, a dataset or a log."""
     from pipeline.data.datasets import DATASETS, load
+    from pipeline.data.logs import given
     from pipeline.data.prepared import is_prepared, load_prepared
     from sparserec.progress import bars
 
     if source not in DATASETS and is_prepared(Path(source)):
-        given = [name for name, value in log.items() if value is not None and name != "duplicates"]
-        if protocol != "lightgcn" or given:
+        if protocol != "lightgcn" or given(log):
             raise SparseRecError(
                 f"{source}: is prepared: its columns and its split are settled",
                 "leave out --protocol and the options of logs, or prepare the log anew with them",

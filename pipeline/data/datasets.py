@@ -16,7 +16,7 @@ from typing import Literal, Unpack
 from pipeline.data.download import download, fetch_wheel_member, require_sha256, sha256_of
 from pipeline.data.interactions import Interactions
 from pipeline.data.lightgcn import read_lightgcn
-from pipeline.data.logs import ReadOptions, read_log
+from pipeline.data.logs import ReadOptions, given, read_log
 from pipeline.data.sources import LOG_SUFFIXES, has_parts, log_files
 from pipeline.data.split import Split, leave_out, pooled_split, published_split, temporal_split
 from sparserec.errors import SparseRecError
@@ -304,12 +304,11 @@ def load(
 
 
 def _no_options(source: str, log: ReadOptions) -> None:
-    """Refuse options that would do nothing."""
-    given = [name for name, value in log.items() if value not in (None, "error")]
-    if given:
+    """Refuse options of logs for what is none."""
+    if set_ := given(log):
         raise SparseRecError(
             f"{source}: is in the LightGCN format, which has no columns, ratings or repeats for"
-            f" {', '.join(given)}",
+            f" {', '.join(set_)}",
             "leave out the options of logs",
         )
 

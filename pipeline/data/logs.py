@@ -50,6 +50,11 @@ class ReadOptions(LogOptions, total=False):
     duplicates: Duplicates
 
 
+def given(log: ReadOptions) -> list[str]:
+    """Name the options that were set, for data where they would do nothing."""
+    return [name for name, value in log.items() if value not in (None, "error")]
+
+
 @dataclass(frozen=True)
 class Rows:
     """Consecutive rows of a log, without those rated too low.

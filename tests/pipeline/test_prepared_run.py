@@ -109,7 +109,10 @@ def test_rows_that_are_missing_are_noticed(folder: Path, tmp_path: Path) -> None
         factors.read_factors(given, sparserec(), split)
 
 
-@pytest.mark.parametrize("options", [["--protocol", "per-user"], ["--time-col", "when"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--protocol", "per-user"], ["--time-col", "when"], ["--duplicates", "keep-first"]],
+)
 def test_what_preparing_has_settled_is_refused(folder: Path, options: list[str]) -> None:
     with pytest.raises(SparseRecError, match="is prepared: its columns and its split are settled"):
         run("train", folder / "out", *options)
