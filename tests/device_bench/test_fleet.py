@@ -282,6 +282,15 @@ def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return full
 
 
+def infrastructure_error(found: Fleet, made: Plan) -> str:
+    """Why the phone's first run came to nothing, by no fault of its own."""
+    record = found.record(made, "phone")
+    assert record is not None
+    assert record.state is State.INFRASTRUCTURE_ERROR
+    assert record.message is not None
+    return record.message
+
+
 def test_report_that_the_disk_has_no_room_for_fails_its_run_alone(
     make: Callable[..., Fleet], fill: Callable[..., None]
 ) -> None:
@@ -289,11 +298,8 @@ def test_report_that_the_disk_has_no_room_for_fails_its_run_alone(
     made = found.plan(repetitions=2, attempts=1)
     fill("report.json", order=1)
     assert found.run(made)
-    record = found.record(made, "phone")
-    assert record is not None
-    assert record.state is State.INFRASTRUCTURE_ERROR
-    assert record.message is not None
-    assert "report.json: cannot be written: No space left on device" in record.message
+    message = infrastructure_error(found, made)
+    assert "report.json: cannot be written: No space left on device" in message
     assert found.state(made, "phone", 2) is State.SUCCEEDED
 
 
@@ -315,11 +321,7 @@ def test_a_device_that_another_bench_uses_is_left_alone(make: Callable[..., Flee
     made = found.plan()
     with found.open("phone", print) as other, lock.hold(other, "harness", "a bench of others"):
         assert found.run(made)
-    record = found.record(made, "phone")
-    assert record is not None
-    assert record.state is State.INFRASTRUCTURE_ERROR
-    assert record.message is not None
-    assert "a bench of others" in record.message
+    assert "a bench of others" in infrastructure_error(found, made)
 
 
 def test_a_defect_is_not_hidden(make: Callable[..., Fleet]) -> None:
