@@ -13,7 +13,7 @@ class HarnessError(val problem: String, fix: String, override val cause: IOExcep
 inline fun <T> advising(fix: String, action: () -> T): T = try {
     action()
 } catch (error: HarnessError) {
-    throw HarnessError(error.problem, fix)
+    throw HarnessError(error.problem, fix, error.cause)
 }
 
 /** What to do about a bundle that does not hold what it must. */
