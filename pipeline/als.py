@@ -43,7 +43,7 @@ class AlsOptions:
     Attributes:
         sweeps: turns of both sides; 0 leaves NMF's values as they are.
         exchange: part of a side's entries exchanged in the first sweep at most; it falls linearly
-            to none in the last.
+            to none in the last. Not where every entry is fitted first (``pipeline.start``).
         zeros: what all pairs weigh together, relative to all interactions: a0 is
             ``zeros |R| / (users items)``.
         penalty: on a row's squared norm, times the root of what the row's terms weigh; above 0.

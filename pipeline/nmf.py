@@ -29,10 +29,11 @@ class NmfOptions:
     """How interactions are factored.
 
     Attributes:
-        normalisation: of the user-item matrix R. ``none``: ones. ``degree``: D_u^-1/2 R D_i^-1/2,
-            the adjacency that LightGCN propagates on. ``ppmi``: the positive part of
-            log(|R| / (d_u d_i)), positive pointwise mutual information, which Levy and Goldberg
-            (NeurIPS 2014) factor for words and contexts.
+        normalisation: of the user-item matrix R. ``none``: ones. ``degree``: D_u^-p R D_i^-p with
+            p the ``power``. ``ppmi``: the positive part of log(|R| / (d_u d_i)), positive pointwise
+            mutual information, which Levy and Goldberg (NeurIPS 2014) factor for words and
+            contexts.
+        power: p; 0.5 is the adjacency that LightGCN propagates on, 0 no normalisation.
         solver: scikit-learn's ``cd``, coordinate descent, or ``mu``, multiplicative updates; both
             for the squared error.
         start: ``nndsvda``, from a randomised SVD with zeros filled by the mean, or ``random``.
@@ -40,6 +41,7 @@ class NmfOptions:
     """
 
     normalisation: Literal["none", "degree", "ppmi"] = "degree"
+    power: float = 0.3
     solver: Literal["cd", "mu"] = "cd"
     start: Literal["nndsvda", "random"] = "nndsvda"
     iterations: int = 30
@@ -58,17 +60,16 @@ class Factors:
     num_users: int
 
 
-def normalised(
-    pairs: Pairs, num_users: int, num_items: int, how: Literal["none", "degree", "ppmi"]
-) -> sp.csr_matrix:
+def normalised(pairs: Pairs, num_users: int, num_items: int, options: NmfOptions) -> sp.csr_matrix:
     """Build R, float32 (num_users, num_items), weighted as ``NmfOptions.normalisation`` says."""
+    how, power = options.normalisation, options.power
     matrix = matrix_of(pairs, (num_users, num_items))
     if how == "none":
         return matrix
     by_user = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1)
     by_item = np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1)
     if how == "degree":
-        left, right = sp.diags(1 / np.sqrt(by_user)), sp.diags(1 / np.sqrt(by_item))
+        left, right = (sp.diags(degrees ** np.float64(-power)) for degrees in (by_user, by_item))
         return (left @ matrix @ right).astype(np.float32).tocsr()
     matrix = (sp.diags(len(pairs) / by_user) @ matrix @ sp.diags(1 / by_item)).tocsr()
     matrix.data = np.maximum(np.log(matrix.data), 0).astype(np.float32)
@@ -97,7 +98,7 @@ def factorise(
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
-    matrix = normalised(pairs, num_users, num_items, options.normalisation)
+    matrix = normalised(pairs, num_users, num_items, options)
     rank = min(dim, num_users, num_items)
     model = NMF(
         rank,

@@ -158,8 +158,11 @@ class Recipe:
         Raises:
             TypeError: a field is missing or unknown.
         """
-        # Runs from before there was a refined start had none.
-        values = {"als": asdict(PLAIN)} | values
+        # Runs from before there was a refined start had none, and those from before there was a
+        # power of the degrees took their roots, where they factored anything.
+        power = NmfOptions.power if values["start"] == "random" else 0.5
+        nmf = {"power": power} | values["nmf"]
+        values = {"als": asdict(PLAIN)} | values | {"nmf": nmf}
         parts = {"step": StepConfig, "nmf": NmfOptions, "als": AlsOptions, "pep": PepOptions}
         return cls(**values | {name: made(**values[name]) for name, made in parts.items()})
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from pipeline.als import refine
 from pipeline.data.split import Split
+from pipeline.deconvolve import deconvolve
+from pipeline.graph import Graph
+from pipeline.models import MODELS
 from pipeline.nmf import (
     Factors,
     budget,
@@ -20,7 +25,7 @@ from pipeline.nmf import (
     side_by_side,
 )
 from pipeline.recipes import Recipe
-from pipeline.table import PackedTable, beside
+from pipeline.table import F32, PackedTable, beside
 from sparserec.progress import Progress, silent
 
 GMF_SHARE = 0.75
@@ -57,13 +62,21 @@ def initial_table(
         factors = _factors(recipe, split, cache)
         progress("NMF", 1, 1)
     if recipe.refines:
-        start = _refined if recipe.halves == 1 else _refined_gmf
-        return start(recipe, split, factors, progress)
+        return _start_of(recipe)(recipe, split, factors, progress)
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
         table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
     return table
+
+
+def _start_of(
+    recipe: Recipe,
+) -> Callable[[Recipe, Split, Factors, Progress], PackedTable]:
+    """Give how a model's table is refined."""
+    if recipe.halves == 2:
+        return _refined_gmf
+    return _deconvolved if MODELS[recipe.step.model].GRAPH == "linear" else _refined
 
 
 def _refined(recipe: Recipe, split: Split, factors: Factors, progress: Progress) -> PackedTable:
@@ -72,6 +85,35 @@ def _refined(recipe: Recipe, split: Split, factors: Factors, progress: Progress)
     table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
     table = refine(table, split.train, floor, recipe.als, progress)
     rescale_values(table, scale)
+    return table
+
+
+def _deconvolved(recipe: Recipe, split: Split, factors: Factors, progress: Progress) -> PackedTable:
+    """Fit whole vectors to the interactions, then the entries that propagate into them.
+
+    A model with a linear graph scores by the propagated table, whose rows are whole though the
+    table's are sparse: so they can come close to vectors that spend ten times the budget.
+    """
+    floor, users, items = recipe.step.floor, split.known_users, split.known_items
+
+    def largest(rows: F32, density: float) -> PackedTable:
+        made = Factors(rows, users)
+        return nmf_table(made, density, floor, recipe.rescale, recipe.value_scale, recipe.sides)
+
+    whole = largest(factors.rows, 1.0)
+    whole = refine(whole, split.train, floor, replace(recipe.als, exchange=0.0), progress)
+    vectors = whole.dense(0, whole.num_rows)
+    graph = Graph.of(split.train, users, items)
+    model = MODELS[recipe.step.model]
+
+    def propagate(rows: Tensor) -> Tensor:
+        return model.propagate(rows, graph.aggregate, {})
+
+    rows = deconvolve(vectors, vectors, np.ones(vectors.shape, np.bool_), propagate)
+    _, active, _ = largest(np.abs(rows), recipe.density).gather(np.arange(len(rows)))
+    mask = active.astype(np.bool_)
+    table = PackedTable.from_dense(deconvolve(vectors, rows * active, mask, propagate), mask, users)
+    rescale_values(table, recipe.value_scale)
     return table
 
 

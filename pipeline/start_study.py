@@ -1,6 +1,6 @@
-"""What least squares do to NMF's start: ``python -m pipeline.start_study DATASET...``.
+"""What makes a good start: ``python -m pipeline.start_study DATASET...``.
 
-No training: the start is evaluated as it is, on validation, for MF and propagated for LightGCN.
+No training: MF's and LightGCN's starts are evaluated as they are, on validation.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from pipeline.start import initial_table
 VALID_USERS = 4000
 STARTS: dict[str, tuple[AlsOptions, NmfOptions]] = {
     "NMF": (PLAIN, NmfOptions()),
-    "values refitted": (AlsOptions(exchange=0.0), NmfOptions()),
-    "and entries exchanged": (AlsOptions(), NmfOptions()),
-    "the same by PPMI": (AlsOptions(), NmfOptions(normalisation="ppmi")),
+    "refined": (AlsOptions(), NmfOptions()),
+    "refined, no exchange": (AlsOptions(exchange=0.0), NmfOptions()),
+    "refined, roots of degrees": (AlsOptions(), NmfOptions(power=0.5)),
+    "refined, PPMI": (AlsOptions(), NmfOptions(normalisation="ppmi")),
 }
 
 
-def recalls(
-    recipe: Recipe, split: Split, factors: Factors, graph: Graph
-) -> tuple[float, float, float]:
-    """Give Recall@20 on validation by MF and by LightGCN, and the seconds of the start."""
+def found(
+    recipe: Recipe, split: Split, factors: Factors, graph: Graph | None
+) -> tuple[float, float]:
+    """Give Recall@20 on validation of a start, and its seconds after NMF."""
     began = time.monotonic()
     table = initial_table(recipe, split, factors=factors)
     seconds = time.monotonic() - began
-    users, items = validation_users(recipe, split), split.known_items
-    found = [
-        evaluate(current, split.valid, split.train, items, users).recall[20]
-        for current in (Recommender(table), Recommender(table, "lightgcn", graph=graph))
-    ]
-    return found[0], found[1], seconds
+    users, current = validation_users(recipe, split), Recommender(table, recipe.step.model)
+    quality = evaluate(
+        replace(current, graph=graph), split.valid, split.train, split.known_items, users
+    )
+    return quality.recall[20], seconds
 
 
 def main() -> None:
@@ -60,8 +60,14 @@ def main() -> None:
         for start, (als, nmf) in STARTS.items():
             if nmf not in made:
                 made[nmf] = factorise(split.train, users, items, recipe.dim, recipe.seed, nmf)
-            mf, lightgcn, seconds = recalls(replace(recipe, als=als), split, made[nmf], graph)
-            shown.add_row(name, start, f"{mf:.4f}", f"{lightgcn:.4f}", f"{seconds:.0f}")
+            cells = []
+            for model, of in (("mf", None), ("lightgcn", graph)):
+                arm = replace(recipe, als=als, step=replace(recipe.step, model=model))
+                cells.append(found(arm, split, made[nmf], of))
+            recalls, seconds = zip(*cells, strict=True)
+            shown.add_row(
+                name, start, *(f"{x:.4f}" for x in recalls), " ".join(f"{x:.0f}" for x in seconds)
+            )
         console.print(f"{name} done", style="dim")
     console.print(shown)
 

@@ -40,13 +40,14 @@ class Block:
         users: npt.NDArray[np.int32],
         items: npt.NDArray[np.int32],
         item_degrees: npt.NDArray[np.int64],
+        power: float,
     ) -> Block:
-        """Build D_u^-1/2 R D_i^-1/2 of all interactions (n,) of some users.
+        """Build D_u^-p R D_i^-p of all interactions (n,) of some users, p the ``power``.
 
         ``item_degrees`` (num_items,) are the whole matrix's.
         """
         present, rows, degrees = np.unique(users, return_inverse=True, return_counts=True)
-        values = 1 / np.sqrt(degrees[rows] * item_degrees[items].astype(np.float64))
+        values = (degrees[rows] * item_degrees[items].astype(np.float64)) ** -power
         shape = (len(present), len(item_degrees))
         matrix = sp.csr_matrix((values.astype(np.float32), (rows, items)), shape)
         return cls(present.astype(np.int32), matrix)

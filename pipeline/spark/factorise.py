@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import factors
 from pipeline.data.prepared import batches, describe
 from pipeline.files import whole_folder
-from pipeline.nmf import balanced
+from pipeline.nmf import NmfOptions, balanced
 from pipeline.spark.blocks import (
     F32,
     Block,
@@ -80,6 +80,7 @@ def factorise(
         how = {
             "method": "coordinate descent over blocks of users",
             "normalisation": "degree",
+            "power": NmfOptions.power,
             "start": "nndsvda",
             "rank": dim,
             "rows": rows,
@@ -95,7 +96,7 @@ def _matrix(spark: Any, prepared: Path, num_train: int, item_degrees: Any) -> An
     context = spark.sparkContext
     count = max(context.defaultParallelism, -(-num_train // PAIRS_A_BLOCK))
     pairs = spark.read.parquet(f"{prepared}/train.parquet").select("user", "item")
-    degrees = context.broadcast(item_degrees)
+    degrees, power = context.broadcast(item_degrees), NmfOptions.power
 
     def packed(parts: Iterator[Any]) -> Iterator[Any]:
         batches = list(parts)
@@ -106,7 +107,7 @@ def _matrix(spark: Any, prepared: Path, num_train: int, item_degrees: Any) -> An
 
     def block(row: Any) -> Block:
         user, item = (np.frombuffer(row[name], np.int32) for name in ("user", "item"))
-        return Block.of(user, item, degrees.value)
+        return Block.of(user, item, degrees.value, power)
 
     found = pairs.repartition(count, "user").mapInArrow(packed, "user binary, item binary")
     return found.rdd.map(block).persist(_level())

@@ -20,10 +20,10 @@ FROZEN = """
 --als-exchange --als-penalty --als-sweeps --als-zeros --backward --batch-size --compute
 --density --dim --duplicates --epochs --exchange-fraction --exchange-least --exchange-stop
 --factors --floor --fresh --grow --importance --item-col --l2 --learning-rate --loss --method
---min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-solver --nmf-start
---optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol --ranks
---rating-col --refit --rescale --sampled-fraction --seed --sides --start --time-col --user-col
---valid-users --value-scale --window --yes
+--min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-power --nmf-solver
+--nmf-start --optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol
+--ranks --rating-col --refit --rescale --sampled-fraction --seed --sides --start --time-col
+--user-col --valid-users --value-scale --window --yes
 """
 """What users type. A flag that goes or comes is for the changelog."""
 

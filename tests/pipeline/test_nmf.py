@@ -37,7 +37,7 @@ def test_factors_multiply_to_sklearns_approximation() -> None:
     factors = factorise(pairs, 40, 30, 6, seed=1)
     ones = np.zeros((40, 30))
     ones[pairs.users, pairs.items] = 1
-    ones /= np.sqrt(np.outer(np.maximum(ones.sum(1), 1), np.maximum(ones.sum(0), 1)))
+    ones /= np.outer(np.maximum(ones.sum(1), 1), np.maximum(ones.sum(0), 1)) ** 0.3
     model = NMF(6, init="nndsvda", max_iter=30, random_state=1)
     expected = model.fit_transform(sp.csr_matrix(ones.astype(np.float32))) @ model.components_
     np.testing.assert_allclose(factors.rows[:40] @ factors.rows[40:].T, expected, atol=2e-3)
@@ -80,11 +80,15 @@ def test_density_scale_and_seed() -> None:
 def test_normalisations_by_hand() -> None:
     # User 0 takes items 0, 1, 2; user 1 takes item 0 alone. |R| = 4.
     pairs = Pairs(np.int32([0, 0, 0, 1]), np.int32([0, 1, 2, 0]), None)
-    np.testing.assert_array_equal(normalised(pairs, 2, 3, "none").toarray(), [[1, 1, 1], [1, 0, 0]])
-    degree = [[1 / np.sqrt(6), 1 / np.sqrt(3), 1 / np.sqrt(3)], [1 / np.sqrt(2), 0, 0]]
-    np.testing.assert_allclose(normalised(pairs, 2, 3, "degree").toarray(), degree, rtol=1e-6)
+    none = normalised(pairs, 2, 3, NmfOptions("none"))
+    np.testing.assert_array_equal(none.toarray(), [[1, 1, 1], [1, 0, 0]])
+    roots = np.array([[1 / np.sqrt(6), 1 / np.sqrt(3), 1 / np.sqrt(3)], [1 / np.sqrt(2), 0, 0]])
+    for power in (0.0, 0.2, 0.5):
+        degree = normalised(pairs, 2, 3, NmfOptions(power=power))
+        expected = np.where(roots > 0, roots ** (2 * power), 0)
+        np.testing.assert_allclose(degree.toarray(), expected, rtol=1e-6)
     # log(4 / (3 * 2)) is negative and goes; log(4 / (1 * 2)) is not.
-    ppmi = normalised(pairs, 2, 3, "ppmi")
+    ppmi = normalised(pairs, 2, 3, NmfOptions("ppmi"))
     expected = [[0, np.log(4 / 3), np.log(4 / 3)], [np.log(2), 0, 0]]
     np.testing.assert_allclose(ppmi.toarray(), expected, rtol=1e-6)
     assert ppmi.nnz == 3
@@ -92,7 +96,13 @@ def test_normalisations_by_hand() -> None:
 
 @pytest.mark.filterwarnings("ignore:Maximum number of iterations")
 @pytest.mark.parametrize(
-    "options", [NmfOptions(solver="mu"), NmfOptions(start="random"), NmfOptions(iterations=3)]
+    "options",
+    [
+        NmfOptions(solver="mu"),
+        NmfOptions(start="random"),
+        NmfOptions(iterations=3),
+        NmfOptions(power=0.5),
+    ],
 )
 def test_options_reach_sklearn(options: NmfOptions) -> None:
     rng = np.random.default_rng(0)
@@ -106,7 +116,7 @@ def test_options_reach_sklearn(options: NmfOptions) -> None:
         max_iter=options.iterations,
         random_state=1,
     )
-    expected = model.fit_transform(normalised(pairs, 20, 15, "degree")) @ model.components_
+    expected = model.fit_transform(normalised(pairs, 20, 15, options)) @ model.components_
     np.testing.assert_allclose(rows[:20] @ rows[20:].T, expected, atol=1e-5)
     default = factorise(pairs, 20, 15, 4, 1).rows
     assert np.abs(rows[:20] @ rows[20:].T - default[:20] @ default[20:].T).max() > 1e-3

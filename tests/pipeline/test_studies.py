@@ -14,7 +14,7 @@ from pipeline.fit import fit
 from pipeline.graph import Graph
 from pipeline.nmf import factorise
 from pipeline.recipes import PLAIN, sparserec
-from pipeline.start_study import recalls
+from pipeline.start_study import found
 from pipeline.window_study import Device, host_recipe
 
 
@@ -57,6 +57,7 @@ def test_the_study_of_starts_has_a_row_for_each(
     sizes = split.known_users, split.known_items
     factors = factorise(split.train, *sizes, recipe.dim, recipe.seed, recipe.nmf)
     graph = Graph.of(split.train, *sizes)
-    plain = recalls(replace(recipe, als=PLAIN), split, factors, graph)[0]
-    refined = recalls(recipe, split, factors, graph)[0]
-    assert refined > plain
+    for model, of in (("mf", None), ("lightgcn", graph)):
+        arm = replace(recipe, step=replace(recipe.step, model=model))
+        plain = found(replace(arm, als=PLAIN), split, factors, of)[0]
+        assert found(arm, split, factors, of)[0] > plain

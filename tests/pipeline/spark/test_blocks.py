@@ -9,7 +9,7 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _initialize_nmf
 
 from pipeline.data.split import Pairs
-from pipeline.nmf import normalised
+from pipeline.nmf import NmfOptions, normalised
 from pipeline.spark.blocks import Block, Start, Svd, gram, spread, squares, sums, sweep, update_rows
 
 USERS, ITEMS, RANK = 60, 45, 3
@@ -23,8 +23,12 @@ def data():
     like = alike * np.array([0.9, 0.6, 0.35])[np.arange(ITEMS) % 3] + 0.04
     users, items = (a.astype(np.int32) for a in np.nonzero(rng.random((USERS, ITEMS)) < like))
     degrees = np.bincount(items, minlength=ITEMS)
-    blocks = [Block.of(users[users % 4 == k], items[users % 4 == k], degrees) for k in range(4)]
-    whole = normalised(Pairs(users, items, None), USERS, ITEMS, "degree")
+    options = NmfOptions()
+    blocks = [
+        Block.of(users[users % 4 == k], items[users % 4 == k], degrees, options.power)
+        for k in range(4)
+    ]
+    whole = normalised(Pairs(users, items, None), USERS, ITEMS, options)
     return blocks, whole
 
 
