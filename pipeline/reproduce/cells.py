@@ -133,13 +133,15 @@ on lastfm (validation .245 in the end), where .01 comes to .254."""
 TUNE_DENSITY = 0.1
 SOFTMAX_SCALE, PLAIN_SCALE = 0.7, 0.2
 """Root mean squares of NMF's values, refined by least squares and plain, chosen on validation. The
-smaller the values, the more Adam's first steps move them in proportion: at .2, .5, .7 and 1
-Gowalla's refined LightGCN, .132 at its start, is at .116, .132, .138 and .138 after 3 or 4 epochs
-at a learning rate of .01; lastfm's MF comes to .251, .248 and .243 at .5, .7 and 1 (.003, 0.1)."""
+smaller the values, the more Adam's first steps move them in proportion: lastfm's MF comes to .251,
+.248 and .243 at .5, .7 and 1 (.003, 0.1)."""
 NGCF_SCALE = 1.5
 """NGCF scores by rows beside three layers' outputs of length 1, among which small rows are lost:
 on Gowalla one epoch at a rate of .003 comes to .071 at .7 and to .134 at 1.5 (docs/experiments.md).
 On lastfm .7 comes to more, but in 39 epochs."""
+LIGHTGCN_SCALE = 1.0
+"""Propagation shrinks what it adds up: on Gowalla four epochs at a rate of .01 are at .1417, .1399,
+.1410 and .1428 from .7, at .1431, .1429, .1424 and .1432 from 1."""
 LEARNING_RATES = (0.003, 0.01, 0.03)
 
 
@@ -191,7 +193,8 @@ def recipe_of(cell: Cell, tuned: Sequence[Override], epochs: int | None = None) 
     )
     recipe = replace(recipe, step=step)
     if recipe.start == "nmf":
-        refined = NGCF_SCALE if cell.model == "ngcf" else SOFTMAX_SCALE
+        of_graphs = {"lightgcn": LIGHTGCN_SCALE, "ngcf": NGCF_SCALE}
+        refined = of_graphs.get(cell.model, SOFTMAX_SCALE)
         scale = refined if recipe.refines else PLAIN_SCALE
         recipe = replace(recipe, value_scale=scale)
     recipe = replace(
