@@ -1,0 +1,28 @@
+"""Recipes of runs from before a field existed say what these runs did."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.recipes import RECIPES, Recipe
+
+
+def before(method: str, *, refined: bool) -> dict[str, Any]:
+    """Give what an earlier version wrote: without a power, and first without least squares."""
+    values = RECIPES[method]().as_dict()
+    del values["nmf"]["power"]
+    if not refined:
+        del values["als"]
+    return values
+
+
+@pytest.mark.parametrize("refined", [True, False])
+def test_factors_were_of_a_matrix_divided_by_roots(refined: bool) -> None:
+    recipe = Recipe.from_dict(before("sparserec", refined=refined))
+    assert recipe.nmf.power == 0.5
+    assert recipe.refines == refined
+
+
+@pytest.mark.parametrize("method", [name for name in RECIPES if name != "sparserec"])
+def test_what_starts_at_random_is_what_it_was(method: str) -> None:
+    assert Recipe.from_dict(before(method, refined=True)) == RECIPES[method]()
