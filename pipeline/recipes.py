@@ -3,7 +3,7 @@
 The learning rates and penalties of ``sparserec``, ``dense`` and ``rigl`` were selected on
 validation, each from the same grid, by ``sparserec demo --tune`` on MovieLens-100K; SparseRec's
 before least squares refined its start, since when 0.001 is as good there (validation Recall@20
-.257 and .256). The other methods have them from one of these; ``sparserec reproduce`` selects all
+.254 and .252). The other methods have them from one of these; ``sparserec reproduce`` selects all
 anew for each dataset and model.
 """
 
