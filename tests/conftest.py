@@ -6,6 +6,11 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine takes any time for an example: what is slow is for `make bench` to say.
+settings.register_profile("sparserec", deadline=None)
+settings.load_profile("sparserec")
 
 # Before torch is imported, here or in a process of a test: tests work on small tensors, and two
 # threads that wait for each other on a busy core take many times as long as one.
