@@ -140,8 +140,8 @@ NGCF_SCALE = 1.5
 on Gowalla one epoch at a rate of .003 comes to .071 at .7 and to .134 at 1.5 (docs/experiments.md).
 On lastfm .7 comes to more, but in 39 epochs."""
 LIGHTGCN_SCALE = 1.0
-"""Propagation shrinks what it adds up: on Gowalla four epochs at a rate of .01 are at .1417, .1399,
-.1410 and .1428 from .7, at .1431, .1429, .1424 and .1432 from 1."""
+"""Propagation shrinks what it adds up: on Gowalla four epochs at a rate of .01 are at .1412, .1411,
+.1415 and .1418 from .7, at .1427, .1434, .1434 and .1448 from 1 (docs/experiments.md)."""
 LEARNING_RATES = (0.003, 0.01, 0.03)
 
 
@@ -156,6 +156,11 @@ def budget_of(dataset: str, model: str) -> Budget:
         # Each of a batch's examples goes through the perceptron with each negative.
         budget = replace(budget, negatives=64, valid_users=min(budget.valid_users, 2000))
     return budget
+
+
+def refined_scale(model: str) -> float:
+    """Give the root mean square that a start refined by least squares is scaled to."""
+    return {"lightgcn": LIGHTGCN_SCALE, "ngcf": NGCF_SCALE}.get(model, SOFTMAX_SCALE)
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[Override]) -> Recipe:
@@ -193,9 +198,7 @@ def recipe_of(cell: Cell, tuned: Sequence[Override], epochs: int | None = None) 
     )
     recipe = replace(recipe, step=step)
     if recipe.start == "nmf":
-        of_graphs = {"lightgcn": LIGHTGCN_SCALE, "ngcf": NGCF_SCALE}
-        refined = of_graphs.get(cell.model, SOFTMAX_SCALE)
-        scale = refined if recipe.refines else PLAIN_SCALE
+        scale = refined_scale(cell.model) if recipe.refines else PLAIN_SCALE
         recipe = replace(recipe, value_scale=scale)
     recipe = replace(
         recipe,

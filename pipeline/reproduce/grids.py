@@ -17,13 +17,13 @@ from pipeline.recipes import RECIPES, Method
 from pipeline.reproduce.cells import (
     LEARNING_RATES,
     PLAIN_SCALE,
-    SOFTMAX_SCALE,
     TUNE_DENSITY,
     Cell,
     Experiment,
     Override,
     Tuned,
     budget_of,
+    refined_scale,
 )
 
 SEEDS = (1, 2, 3)
@@ -120,11 +120,18 @@ ABLATION: dict[str, tuple[tuple[Override, ...], str]] = {
     "rescale: full": ((("rescale", 1.0),), ""),
     "floor: none": ((("step.floor", 0),), ""),
     "floor: 4": ((("step.floor", 4),), ""),
-    "values: a third": ((("value_scale", SOFTMAX_SCALE / 3),), ""),
-    "values: three times": ((("value_scale", 3 * SOFTMAX_SCALE),), ""),
 }
 """Arms by name: overrides of SparseRec's recipe, and whose tuned settings it takes. A random start
 takes RigL's, which were tuned for one."""
+SCALES = {"values: a third": 1 / 3, "values: three times": 3.0}
+"""Arms by name: the scale of the start's values, times the model's own."""
+
+
+def arms(model: str) -> dict[str, tuple[tuple[Override, ...], str]]:
+    """Give all arms of a model."""
+    own = refined_scale(model)
+    scaled = {arm: ((("value_scale", times * own),), "") for arm, times in SCALES.items()}
+    return ABLATION | scaled
 
 
 STUDIED = ("lastfm", "gowalla")
@@ -137,7 +144,7 @@ def ablation() -> list[Cell]:
     return [
         Cell("ablation", dataset, "lightgcn", model, "sparserec", 0.1, seed, arm, *changed)
         for dataset, seed, model in product(STUDIED, SEEDS, TWO_MODELS)
-        for arm, changed in ABLATION.items()
+        for arm, changed in arms(model).items()
     ]
 
 

@@ -6,7 +6,16 @@ from dataclasses import fields, replace
 import pytest
 
 from pipeline.reproduce.cells import Cell, digest, recipe_of, with_overrides
-from pipeline.reproduce.grids import ABLATION, GRIDS, RIVALS, SENSITIVITY, grid, needs, tuning
+from pipeline.reproduce.grids import (
+    GRIDS,
+    RIVALS,
+    SENSITIVITY,
+    TWO_MODELS,
+    arms,
+    grid,
+    needs,
+    tuning,
+)
 
 CELL = Cell("grid", "gowalla", "lightgcn", "mf", "sparserec", 0.1, 2)
 
@@ -71,5 +80,9 @@ def test_ablation_and_sensitivity_name_fields_that_exist() -> None:
             assert [f.name for f in fields(changed)] == [f.name for f in fields(recipe)]
         # One of the values is the default, so that each curve passes through it.
         assert sum(with_overrides(recipe, [(name, v)]) == recipe for v in values) == 1, name
-    for arm, (overrides, _) in ABLATION.items():
-        assert (with_overrides(recipe, overrides) == recipe) == (arm == "as it is"), arm
+    for model in TWO_MODELS:
+        own = recipe_of(replace(CELL, model=model), [])
+        for arm, (overrides, _) in arms(model).items():
+            assert (with_overrides(own, overrides) == own) == (arm == "as it is"), arm
+        (third,), _ = arms(model)["values: a third"]
+        assert third == ("value_scale", pytest.approx(own.value_scale / 3))
