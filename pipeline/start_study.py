@@ -37,10 +37,9 @@ def found(
     began = time.monotonic()
     table = initial_table(recipe, split, factors=factors)
     seconds = time.monotonic() - began
-    users, current = validation_users(recipe, split), Recommender(table, recipe.step.model)
-    quality = evaluate(
-        replace(current, graph=graph), split.valid, split.train, split.known_items, users
-    )
+    current = Recommender(table, recipe.step.model, graph=graph)
+    users, items = validation_users(recipe, split), split.known_items
+    quality = evaluate(current, split.valid, split.train, items, users)
     return quality.recall[20], seconds
 
 
