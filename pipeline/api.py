@@ -20,6 +20,7 @@ import torch
 from pipeline.data.split import Pairs
 from pipeline.fit import fit
 from pipeline.graph import Graph
+from pipeline.history import History
 from pipeline.matrices import ids_of, indices, matrix_of, pairs_of, past_of, rows_for, turned
 from pipeline.models import MODELS, ModelName
 from pipeline.newcomers import unseen, widen, with_replay
@@ -94,7 +95,7 @@ class SparseRec:
         recipe = replace(recipe, **{k: v for k, v in given.items() if v is not None})
         self.recipe = replace(recipe, step=replace(recipe.step, model=model or recipe.step.model))
         self.recipe.check()
-        self.history: list[dict[str, float]] = []
+        self.history: History = []
         self._fitted: _State | None = None
 
     def fit(

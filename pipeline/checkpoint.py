@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.files import write_atomic
+from pipeline.history import History
 from pipeline.table import F32, PackedTable
 from pipeline.train import Trainer
 from sparserec.errors import SparseRecError
@@ -34,12 +35,12 @@ class Progress:
     """Where a run stands between two steps, beside the trainer's own state.
 
     Attributes:
-        history: one entry per finished epoch: mean loss, validation metrics, exchanged entries.
+        history: see ``pipeline.history``.
         loss_sum: of the current epoch's steps.
         best: None before the first epoch ends.
     """
 
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: History = field(default_factory=list)
     loss_sum: float = 0.0
     best: Best | None = None
 

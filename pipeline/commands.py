@@ -189,9 +189,8 @@ def _show(out: Path, fitted: Fitted) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=f"{out}: best epoch {fitted.best_epoch}, density {fitted.table.density:.1%}"
-    )
+    best = f"best epoch {fitted.best_epoch}" if fitted.best_epoch else "no epoch bettered the start"
+    table = Table(title=f"{out}: {best}, density {fitted.table.density:.1%}")
     table.add_column("on the test part")
     for k in fitted.test.recall:
         table.add_column(f"@{k}", justify="right")

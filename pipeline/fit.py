@@ -22,6 +22,7 @@ from pipeline.data.split import Pairs, Split
 from pipeline.evaluate import NOT_TESTED, Quality, evaluate, users_of
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
+from pipeline.history import History, epochs_done
 from pipeline.models import MODELS
 from pipeline.nmf import Factors
 from pipeline.pep import PepTrainer
@@ -44,15 +45,14 @@ class Fitted:
     Attributes:
         recommender: of the epoch with the best validation Recall@20; with ``refit`` trained anew
             for as many epochs.
-        best_epoch: 1-based.
-        history: per epoch: ``epoch``, ``loss``, ``recall@20`` and ``ndcg@20`` on validation,
-            ``exchanged`` entries so far; of PEP also ``left``, the density it has come to.
+        best_epoch: 1-based; 0 is a start from factors that no epoch bettered.
+        history: see ``pipeline.history``.
         test: its quality on interactions that selection never saw.
     """
 
     recommender: Recommender
     best_epoch: int
-    history: list[dict[str, float]]
+    history: History
     test: Quality
 
     @property
@@ -86,6 +86,9 @@ def fit(
     factors: Factors | None = None,
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
+
+    A start from factors ranks before any step, so it is evaluated too, and kept if training does
+    not better it.
 
     Args:
         recipe: of the run.
@@ -135,7 +138,7 @@ def _refit(
     nothing = Pairs(split.valid.users[:0], split.valid.items[:0], None)
     both = join(split.train, split.valid)
     whole = replace(split, train=both, valid=nothing, train_keys=None)
-    before, epochs = len(chosen.history), chosen.best_epoch
+    before, epochs = epochs_done(chosen.history), chosen.best_epoch
 
     def told(what: str, done: int, total: int | None) -> None:
         progress(what, before + done, before + epochs)
@@ -177,8 +180,11 @@ def _train(
     if resumed is not None:
         state = load_checkpoint(resumed, fingerprint, trainer)
     with stop_between_steps(signal.SIGINT) as stop:
+        if judges_start(recipe, trainer):
+            enter_start(trainer, state, _validate(trainer, recipe, split))
+            tell(progress, recipe, state)
         while not finished(recipe, state, epochs):
-            end = (len(state.history) + 1) * steps_per_epoch
+            end = (epochs_done(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not stop.is_set():
                 state.loss_sum += trainer.run_step()
                 _prune(trainer, recipe, steps_per_epoch)
@@ -309,24 +315,45 @@ def end_epoch(
         steps: in an epoch.
         within: the table keeps to its budget; while it is pruned it is over it, and no answer.
     """
-    entry = {"epoch": len(state.history) + 1, "loss": state.loss_sum / steps}
+    entry = {"epoch": epochs_done(state.history) + 1, "loss": state.loss_sum / steps}
+    state.loss_sum = 0.0
+    _enter(trainer, state, entry, quality, within)
+
+
+def judges_start(recipe: Recipe, trainer: Trainer) -> bool:
+    """Tell whether the table is a start that ranks: what comes of factors, before any step."""
+    return recipe.start == "nmf" and trainer.step == 0
+
+
+def enter_start(trainer: Trainer, state: Progress, quality: Quality | None) -> None:
+    """Enter the start in the history as epoch 0, to be kept unless training betters it."""
+    state.history.clear()  # stopped before its first step, a run judges its start again
+    _enter(trainer, state, {"epoch": 0}, quality, within=True)
+
+
+def _enter(
+    trainer: Trainer,
+    state: Progress,
+    entry: dict[str, float],
+    quality: Quality | None,
+    within: bool,
+) -> None:
     if quality is not None:
         entry |= {"recall@20": quality.recall[20], "ndcg@20": quality.ndcg[20]}
     entry["exchanged"] = trainer.exchanged
     if isinstance(trainer, PepTrainer):
         entry["left"] = trainer.left
     state.history.append(entry)
-    state.loss_sum = 0.0
     recall = 0.0 if quality is None else quality.recall[20]
     better = state.best is None or quality is None or recall > state.best.recall
     if within and better:
         dense = {name: values.copy() for name, values in trainer.dense.items()}
-        state.best = Best(len(state.history), recall, trainer.table.copy(), dense)
+        state.best = Best(int(entry["epoch"]), recall, trainer.table.copy(), dense)
 
 
 def finished(recipe: Recipe, state: Progress, epochs: int | None = None) -> bool:
     """Tell whether the epochs are done, or validation has not improved for long enough."""
-    done = len(state.history)
+    done = epochs_done(state.history)
     if epochs is not None and state.best is not None:
         return done >= epochs
     waited = done - state.best.epoch if state.best is not None else 0
@@ -334,10 +361,10 @@ def finished(recipe: Recipe, state: Progress, epochs: int | None = None) -> bool
 
 
 def tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
-    """Report the epoch that has just ended."""
+    """Report the epoch that has just ended, or the start."""
     recall = state.history[-1].get("recall@20")
     text = "refit" if recall is None else f"validation Recall@20 {recall:.4f}"
-    progress(f"{recipe.method}: {text}", len(state.history), recipe.epochs)
+    progress(f"{recipe.method}: {text}", epochs_done(state.history), recipe.epochs)
 
 
 def fingerprint_of(recipe: Recipe, split: Split) -> str:

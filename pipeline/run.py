@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from pipeline.data.split import Pairs, Split
 from pipeline.files import decode_ids, encode_ids, read_json, write_json, write_tensors
 from pipeline.fit import Fitted
+from pipeline.history import History
 from pipeline.recipes import Recipe
 from pipeline.table import F32, PackedTable
 from sparserec import __version__
@@ -41,7 +42,7 @@ class TrainedRun:
         dense: the model's dense parameters.
         split: the parts, over one index space.
         metrics: test quality, ``recall@20`` and so on, and ``best_epoch``.
-        history: per epoch, see ``Fitted``.
+        history: see ``pipeline.history``.
     """
 
     dataset: str
@@ -51,7 +52,7 @@ class TrainedRun:
     dense: dict[str, F32]
     split: Split
     metrics: dict[str, float]
-    history: list[dict[str, float]]
+    history: History
 
 
 def save_run(

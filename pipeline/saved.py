@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from pipeline.data.split import Pairs
 from pipeline.files import decode_ids, encode_ids, write_atomic
+from pipeline.history import History
 from pipeline.recipes import Recipe
 from pipeline.run import load_run
 from pipeline.sampling import join
@@ -32,7 +33,7 @@ class Saved:
         seen: all interactions it was given.
         in_graph: how many of them, from the first on, its graph is made of.
         user_ids, item_ids: raw ids by row and column.
-        history: of ``fit``, see ``Fitted``.
+        history: see ``pipeline.history``.
     """
 
     recipe: Recipe
@@ -42,7 +43,7 @@ class Saved:
     in_graph: int
     user_ids: list[str]
     item_ids: list[str]
-    history: list[dict[str, float]]
+    history: History
 
 
 def write(path: Path, model: Saved) -> None:

@@ -12,6 +12,7 @@ from pipeline.data.interactions import Interactions
 from pipeline.data.split import Split, temporal_split
 from pipeline.evaluate import evaluate
 from pipeline.fit import fit, known_only
+from pipeline.history import best_trained
 from pipeline.incremental import Incremental, incremental_trainer
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
@@ -34,12 +35,12 @@ class Trial:
 
 
 def host_trials(recipe: Recipe, split: Split) -> Iterator[Trial]:
-    """Train ``recipe`` at each point of the grid; yield its best epoch on validation."""
+    """Train ``recipe`` at each point of the grid; yield its best epoch of training."""
     for learning_rate, l2 in HOST_GRID:
         tried = replace(recipe, step=replace(recipe.step, learning_rate=learning_rate, l2=l2))
         fitted = fit(tried, split)
-        best = fitted.history[fitted.best_epoch - 1]
-        yield Trial(learning_rate, l2, fitted.best_epoch, best["recall@20"])
+        best = best_trained(fitted.history, fitted.best_epoch)
+        yield Trial(learning_rate, l2, int(best["epoch"]), best["recall@20"])
 
 
 def device_trials(recipe: Recipe, device: Incremental, split: Split) -> Iterator[Trial]:

@@ -21,16 +21,18 @@ from pipeline.distributed.gather import evaluate_together, whole_table
 from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks
 from pipeline.distributed.trainer import ShardTrainer, check
-from pipeline.evaluate import NOT_TESTED
+from pipeline.evaluate import NOT_TESTED, Quality
 from pipeline.fit import (
     Fitted,
     checked,
     empty_table,
     end_epoch,
+    enter_start,
     epoch_steps,
     fingerprint_of,
     finished,
     held_out,
+    judges_start,
     sampler_of,
     schedule_of,
     stop_between_steps,
@@ -38,6 +40,7 @@ from pipeline.fit import (
     trainer_of,
     validation_users,
 )
+from pipeline.history import epochs_done
 from pipeline.models import MODELS
 from pipeline.recipes import Recipe
 from pipeline.recommender import Recommender
@@ -93,14 +96,18 @@ def fit(
         assert trainer.partition is not None
         trainer.device = device
         steps_per_epoch = epoch_steps(recipe, split)
+        if judges_start(recipe, trainer):
+            enter_start(trainer, state, _validate(ranks, trainer, recipe, split))
+            tell(progress, recipe, state)
         while not finished(recipe, state):
-            end = (len(state.history) + 1) * steps_per_epoch
+            end = (epochs_done(state.history) + 1) * steps_per_epoch
             while trainer.step < end and not trainer.stopped:
                 # Without its launcher a rank is on its own: a new run may have begun.
                 trainer.stop = stop.is_set() or os.getppid() != launcher
                 state.loss_sum += trainer.run_step()
             if trainer.step == end:
-                _end_epoch(ranks, trainer, recipe, split, state)
+                quality = _validate(ranks, trainer, recipe, split)
+                end_epoch(trainer, state, quality, steps_per_epoch, within=True)
                 tell(progress, recipe, state)
             if os.getppid() != launcher:
                 raise SystemExit("the launcher is gone")
@@ -148,16 +155,13 @@ def _resumed(
     return trainer, shards.load(generation, fingerprint, partition, trainer, ranks.rank)
 
 
-def _end_epoch(
-    ranks: Ranks, trainer: ShardTrainer, recipe: Recipe, split: Split, state: Progress
-) -> None:
+def _validate(ranks: Ranks, trainer: ShardTrainer, recipe: Recipe, split: Split) -> Quality:
     assert trainer.partition is not None
     current = Recommender(trainer.table, recipe.step.model, trainer.dense)
     users = validation_users(recipe, split)
-    quality = evaluate_together(
+    return evaluate_together(
         ranks, trainer.partition, current, split.valid, split.train, split.known_items, users
     )
-    end_epoch(trainer, state, quality, epoch_steps(recipe, split), within=True)
 
 
 def _fitted(

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.files import write_atomic
+from pipeline.history import best_trained, epoch_of
 from pipeline.recipes import Recipe
 from pipeline.reproduce.cells import EXPERIMENTS, Cell, Experiment
 from pipeline.table import I64, Bool
@@ -52,10 +53,9 @@ class Record:
     values: dict[str, Any]
 
     @property
-    def valid_recall(self) -> float:
-        """Recall@20 on validation of the epoch that was kept."""
-        best: float = self.values["history"][self.values["best_epoch"] - 1]["recall@20"]
-        return best
+    def trained_recall(self) -> float:
+        """Recall@20 on validation of the best epoch of training, by which settings are selected."""
+        return best_trained(self.values["history"], self.values["best_epoch"])["recall@20"]
 
     def test(self, metric: str) -> float:
         """Give a metric on the test part, such as ``recall@20``."""
@@ -139,7 +139,7 @@ def _record(path: Path, number: int, line: bytes) -> Record:
                 "use the version of the project that wrote it",
             )
         cell = Cell.from_dict(values["cell"])
-        values["history"][values["best_epoch"] - 1]["recall@20"]
+        epoch_of(values["history"], values["best_epoch"])["recall@20"]
         if cell.experiment not in EXPERIMENTS or path.stem != cell.experiment:
             raise ValueError(f"a record of {cell.experiment!r}")
     except (ValueError, LookupError, TypeError) as error:

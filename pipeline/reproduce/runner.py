@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.history import epoch_of
 from pipeline.recipes import Recipe
 from pipeline.reproduce.cells import Cell, Override, digest, recipe_of
 from pipeline.reproduce.grids import needs, tuning
@@ -63,7 +64,7 @@ def selected(options: Options, cell: Cell) -> list[Override] | None:
     found = [records[one.id] for one in tried if not _to_run(records.get(one.id), options)]
     if len(found) < len(tried):
         return None
-    return list(max(found, key=lambda record: record.valid_recall).cell.overrides)
+    return list(max(found, key=lambda record: record.trained_recall).cell.overrides)
 
 
 def pending(cells: Sequence[Cell], options: Options) -> list[Cell]:
@@ -308,7 +309,7 @@ class _Pool:
 
 
 def _summary(record: dict[str, Any]) -> str:
-    best = record["history"][record["best_epoch"] - 1]
+    best = epoch_of(record["history"], record["best_epoch"])
     text = f"validation Recall@20 {best['recall@20']:.4f}"
     if "test" in record:
         text += f", test {record['test']['recall@20']:.4f}"

@@ -105,7 +105,8 @@ def perform(job: Job) -> dict[str, Any]:
     checkpoint = job.folder / "checkpoint.safetensors"
     fitted = fit(job.recipe, split, checkpoint, told, start, watch)
     peak = environment.peak_rss()
-    for entry, seconds in zip(fitted.history, clock.seconds, strict=False):
+    trained = [entry for entry in fitted.history if entry["epoch"]]
+    for entry, seconds in zip(trained, clock.seconds, strict=False):
         entry["seconds"] = seconds
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -62,9 +62,32 @@ def test_every_recipe_learns(method: str, split: Split) -> None:
     assert fitted.test.recall[20] > 1.2 * chance
     budget = round(recipe.density * fitted.table.num_rows * 32)
     assert fitted.table.nnz <= budget if method == "small" else fitted.table.nnz == budget
-    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+    losses = [epoch["loss"] for epoch in fitted.history if epoch["epoch"]]
+    assert losses[-1] < losses[0]
     keeps = ("dense", "static", "magnitude", "pep", "small")
     assert (fitted.history[-1]["exchanged"] > 0) == (method not in keeps)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_start_that_training_does_not_better_is_kept(refit: bool, split: Split) -> None:
+    recipe = small()
+    step = replace(recipe.step, learning_rate=10.0)
+    recipe = replace(recipe, step=step, epochs=20, patience=2, refit=refit)
+    found = fit(recipe, split)
+    assert found.best_epoch == 0
+    assert [entry["epoch"] for entry in found.history] == [0, 1, 2]
+    train = join(split.train, split.valid) if refit else split.train
+    start = initial_table(recipe, replace(split, train=train))
+    np.testing.assert_array_equal(found.table.cols, start.cols)
+    np.testing.assert_array_equal(found.table.vals, start.vals)
+    past = (split.train, split.valid)
+    expected = evaluate(found.recommender, held_out(split), past, split.known_items)
+    assert found.test.recall == expected.recall
+
+
+def test_a_random_start_is_no_epoch(split: Split) -> None:
+    fitted = fit(replace(small("static"), epochs=1), split)
+    assert [entry["epoch"] for entry in fitted.history] == [1]
 
 
 @pytest.mark.parametrize("stop_at", [1, 6, 13, 30, 47])

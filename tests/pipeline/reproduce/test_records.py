@@ -30,7 +30,7 @@ def cell(seed: int, variant: str = "") -> Cell:
 
 
 def recalls(results: Path) -> dict[str, float]:
-    return {name: record.valid_recall for name, record in read(results, "grid").items()}
+    return {name: record.trained_recall for name, record in read(results, "grid").items()}
 
 
 variants = st.text(max_size=6)
