@@ -84,7 +84,7 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
             bundle = models.write_model_bundle(folder, model)
             found.add(loops.graph_share(jvm, bundle, f"{model}_graph_share_of_loop", 0.8, 10))
     progress("memory", 0, None)
-    found.add(_memory(runtime, folder, gowalla, log))
+    found.add(*_memory(runtime, folder, gowalla, log))
     with Jvm(runtime, HEAP) as jvm:
         progress("updates of the optimizers", 0, None)
         found.add(*models.updates(jvm, folder))
@@ -122,7 +122,8 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
 
     That trains the whole dense table, rows being looked up and written inside its program; so the
     loop is what does as much as it does, and the step is what takes its arithmetic's place. Two
-    other ways to write the same model are beside the first (docs/performance.md).
+    other ways to write the same model are beside the first, and programs that are called as the
+    step is and calculate nothing (docs/performance.md).
     """
     programs = {
         "training": (peers.joint_table(ROWS, DIM, BATCH, L2), ROWS),
@@ -133,6 +134,9 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
         "one lookup": (peers.one_lookup(ROWS, DIM, BATCH, L2), ROWS),
     }
     sides: dict[str, tuple[Timed, int]] = {"ours": (lambda count: jvm.time("mf", count), 50)}
+    mf = models.model_steps()[0]
+    models.load(jvm, folder, models.bare(mf))
+    sides["bare"] = (lambda count: jvm.time("bare mf", count), 50)
     for name, (program, rows) in programs.items():
         path = folder / f"{name}.pte"
         path.write_bytes(program)
@@ -145,6 +149,7 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
         compared("mf_step_vs_trainingmodule", samples["ours"], samples["training"], target=500),
         compared("mf_step_vs_trainingmodule_two_tables", samples["ours"], samples["two tables"]),
         compared("mf_step_vs_trainingmodule_one_lookup", samples["ours"], samples["one lookup"]),
+        compared("mf_bare_call_vs_trainingmodule", samples["bare"], samples["training"]),
         compared("mf_loop_vs_trainingmodule", steps, samples["training"]),
         share,
     ]
@@ -190,11 +195,12 @@ def _score_bytes(bundle: Path) -> Result:
     return Result("score_bytes_vs_dense", packed / 1024, GOWALLA_ITEMS * DIM * 4 / 1024, "kB", 10)
 
 
-def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
+def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> list[Result]:
     """Compare how much a table of Gowalla's size adds to the peak of a process that trains.
 
     Each process first trains a small table, so that what the JVM takes for classes and compiled
-    code does not count.
+    code does not count. A second small table in place of the large one gives what does not depend
+    on the table.
     """
     few = Log(log.users[:DEVICE_LOG] % FEW_USERS, log.items[:DEVICE_LOG] % FEW_ITEMS)
     unique = sorted({*zip(few.users.tolist(), few.items.tolist(), strict=True)})
@@ -205,8 +211,12 @@ def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
         folder / "device", GOWALLA_USERS, GOWALLA_ITEMS, _log(pairs), gowalla, table_of=gowalla
     )
     (folder / "small.pte").write_bytes(peers.joint_table(1000, DIM, BATCH, L2))
-    ours, theirs = [], []
+    ours, few_again, theirs = [], [], []
     for _ in range(3):
+        with Jvm(runtime, *LITTLE_HEAP) as jvm:
+            few_again.append(
+                _growth(jvm, ("loop", "a", small, 200), ("loop", "b", small, 60), " step")
+            )
         with Jvm(runtime, *LITTLE_HEAP) as jvm:
             ours.append(_growth(jvm, ("loop", "a", small, 200), ("loop", "b", device, 60), " step"))
         with Jvm(runtime, *LITTLE_HEAP) as jvm:
@@ -214,8 +224,11 @@ def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> Result:
             theirs.append(
                 _growth(jvm, first, ("training", "b", folder / "training.pte", ROWS, BATCH))
             )
-    name = "mf_memory_vs_trainingmodule"
-    return Result(name, median(ours), median(theirs), "kB", 20, {"ours": ours, "peer": theirs})
+    names = "mf_memory_vs_trainingmodule", "mf_memory_of_1000_rows_vs_trainingmodule"
+    return [
+        Result(name, median(one), median(theirs), "kB", aim, {"ours": one, "peer": theirs})
+        for name, one, aim in zip(names, (ours, few_again), (20, None), strict=True)
+    ]
 
 
 def _log(pairs: list[tuple[int, int]]) -> Log:

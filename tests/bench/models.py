@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from export.build import build
 from export.dense import specs
@@ -78,6 +79,28 @@ def _trained(model: ModelName) -> ModelStep:
         dense=specs(MODELS[model].initial(DIM, 1)),
     )
     return ModelStep(model, methods(step), eager_model_step(step), target=1.0)
+
+
+def bare(step: ModelStep) -> ModelStep:
+    """Give programs of a step's signature that pass over each output once and do nothing else.
+
+    What they take is the least that any program takes which is called as this one is.
+    """
+
+    def made(method: Method) -> Method:
+        def function(*inputs: Tensor) -> tuple[Tensor, ...]:
+            return tuple(_negated(inputs, spec.shape) for spec in method.outputs)
+
+        return replace(method, function=function)
+
+    methods = {name: made(method) for name, method in step.methods.items()}
+    return replace(step, model=f"bare {step.model}", methods=methods)
+
+
+def _negated(inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
+    """Make an output of this shape by the cheapest operator that makes a new tensor of one."""
+    alike = [tensor for tensor in inputs if tensor.shape == shape]
+    return alike[0].neg() if alike else inputs[-1].sum()
 
 
 def updates(jvm: Jvm, folder: Path) -> list[Result]:

@@ -135,6 +135,20 @@ def test_a_model_is_one_entry(tmp_path: Path, runtime: Runtime) -> None:
             assert result.peer is not None
 
 
+def test_a_bare_step_is_called_as_the_step_is_and_writes_its_outputs(
+    tmp_path: Path, runtime: Runtime
+) -> None:
+    step = models.model_steps()[0]
+    bare = models.bare(step)
+    for name, method in bare.methods.items():
+        made = method.function(*method.examples())
+        assert [tuple(one.shape) for one in made] == [spec.shape for spec in method.outputs]
+        assert method.inputs == step.methods[name].inputs
+    with Jvm(runtime) as jvm:
+        models.load(jvm, tmp_path, bare)
+        assert min(jvm.time(bare.model, 5)) > 0
+
+
 def test_a_floor_counts_products_sums_and_what_crosses_the_border() -> None:
     def function(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor]:
         return ((torch.cat([a[:2], a[2:]]) @ b * c).sum(0),)
