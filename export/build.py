@@ -286,7 +286,7 @@ def _manifest(
             steps=steps,
             seed=recipe.seed,
             window=recipe.window_of(table.num_rows, steps),
-            sampled_fraction=recipe.sampled_fraction,
+            sampled_fraction=recipe.fraction_of(table.num_rows),
             exchange_fraction=recipe.exchange_fraction,
             exchange_stop=recipe.exchange_stop,
             negative_tries=recipe.negative_tries,

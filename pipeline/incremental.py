@@ -21,14 +21,17 @@ from pipeline.table import F32, PackedTable
 from pipeline.train import StepConfig, Trainer
 
 LEARNING_RATES: dict[OptimizerName, float] = {
-    "sgd": 20.0,
-    "momentum": 2.0,
+    "sgd": 5.0,
+    "momentum": 0.5,
     "adagrad": 0.03,
     "adam": 0.003,
 }
 """Where none is given. SGD's is on the batch's mean loss, so it is large: a row's share of a batch
-is about 1 / batch_size."""
-WINDOW, LEAST_UPDATES = 50, 3
+is about 1 / batch_size. MovieLens-100K would have 10, but on Gowalla, where nothing shifts with
+time, that learns nothing (docs/method.md)."""
+WINDOW, LEAST_UPDATES, SLOTS_A_ROW = 50, 3, 2
+MOST_SAMPLED = 1 << 16
+"""Rows of S at most: their sums take 16 MiB at d = 64, on a phone and out of near caches."""
 SCORED_ROWS = 256
 """C of models with a graph: rows whose vectors are made at a time."""
 
@@ -37,8 +40,9 @@ SCORED_ROWS = 256
 class Incremental:
     """What a device does by default; a bundle's manifest carries it as ``training``.
 
-    The defaults were selected by ``sparserec demo --tune`` inside the host's past: trained on its
-    first part, learning on from its middle, judged by its end. They are MF's; see ``of``.
+    The defaults were selected by ``sparserec demo --tune`` inside the host's past (trained on its
+    first part, learning on from its middle, judged by its end) and by ``pipeline.device_study``.
+    They are MF's; see ``of``.
 
     Attributes:
         model: the base recommender.
@@ -52,7 +56,8 @@ class Incremental:
         epochs: passes over the log.
         seed: of the draws.
         window: dT, steps between two mask updates; None: what ``window_of`` gives.
-        sampled_fraction, exchange_fraction, exchange_stop: of the mask updates.
+        sampled_fraction: |S| / N, of no more than ``MOST_SAMPLED`` rows: see ``fraction_of``.
+        exchange_fraction, exchange_stop: of the mask updates.
         negative_tries: draws for a negative before the last one stands.
         floor: least active entries of a row.
         fanout: F, neighbours of a slot, for models with a graph.
@@ -94,8 +99,9 @@ class Incremental:
         """Give dT for a run: the recipe's own, or else ``WINDOW`` and more for a large table.
 
         A mask update's time grows with the table. So that its part of a step does not, a window
-        has a slot for each sampled row; its length hardly matters to quality (docs/method.md). A
-        short run still has room for ``LEAST_UPDATES``, if windows are no shorter than ``WINDOW``.
+        has ``SLOTS_A_ROW`` slots for each row; its length hardly matters to quality
+        (docs/method.md). A short run still has room for ``LEAST_UPDATES``, if windows are no
+        shorter than ``WINDOW``.
 
         Args:
             num_rows: N.
@@ -103,9 +109,13 @@ class Incremental:
         """
         if self.window is not None:
             return self.window
-        for_table = math.ceil(self.sampled_fraction * num_rows / self.batch_slots)
+        for_table = math.ceil(SLOTS_A_ROW * num_rows / self.batch_slots)
         for_run = int(self.exchange_stop * steps) // (LEAST_UPDATES + 1)
         return max(WINDOW, min(for_table, for_run))
+
+    def fraction_of(self, num_rows: int) -> float:
+        """Give |S| / N for a table of N rows."""
+        return min(self.sampled_fraction, MOST_SAMPLED / num_rows)
 
     @property
     def batch_slots(self) -> int:
@@ -169,7 +179,7 @@ def incremental_trainer(
         l2=recipe.l2,
         batch_size=recipe.batch_size,
         negatives=recipe.negatives,
-        sampled_fraction=recipe.sampled_fraction,
+        sampled_fraction=recipe.fraction_of(table.num_rows),
         floor=recipe.floor,
         precision=recipe.precision,
     )

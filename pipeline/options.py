@@ -65,7 +65,7 @@ FLAGS = (
          "Users and items compete for the entries, or each get their rows' share."),
     Flag("start", Literal["nmf", "nmf-mask", "random"], "nmf", TABLE,
          "NMF's mask and values, its mask with random values, or both random."),
-    Flag("value_scale", float, 0.1, TABLE, "Root mean square of the starting values.", 0.0),
+    Flag("value_scale", float, 0.25, TABLE, "Root mean square of the starting values.", 0.0),
     Flag("rescale", float, 0.5, TABLE,
          "Power of a row's norm that its NMF entries are divided by before ranking.", 0.0),
     Flag("nmf_normalisation", Literal["none", "degree", "ppmi"], "degree", TABLE,

@@ -1,10 +1,9 @@
 """What a host run is: one dataclass, and the recipes that the demo and the command line start from.
 
 The learning rates and penalties of ``sparserec``, ``dense`` and ``rigl`` were selected on
-validation, each from the same grid, by ``sparserec demo --tune`` on MovieLens-100K; SparseRec's
-before least squares refined its start, since when 0.001 is as good there (validation Recall@20
-.254 and .252). The other methods have them from one of these; ``sparserec reproduce`` selects all
-anew for each dataset and model.
+validation, each from the same grid, by ``sparserec demo --tune`` on MovieLens-100K. The other
+methods have them from one of these; ``sparserec reproduce`` selects all anew for each dataset and
+model.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Recipe:
     pep: PepOptions = field(default_factory=PepOptions)
     rescale: float = 0.5
     sides: Sides = "joint"
-    value_scale: float = 0.1
+    value_scale: float = 0.25
     seed: int = 1
     refit: bool = False
 
@@ -175,7 +174,7 @@ def sparserec() -> Recipe:
 def dense() -> Recipe:
     """Train every entry of the table, from small random values: what sparse tables are held to."""
     step = StepConfig(learning_rate=0.01, l2=0.01)
-    plain = replace(sparserec(), start="random", als=PLAIN, window=0)
+    plain = replace(sparserec(), start="random", als=PLAIN, window=0, value_scale=0.1)
     return replace(plain, method="dense", step=step, density=1.0)
 
 

@@ -20,7 +20,7 @@ from pipeline.sampling import join
 from sparserec.errors import SparseRecError
 
 HOST_GRID = tuple(product((0.001, 0.003, 0.01, 0.03), (0.01, 0.03, 0.1)))
-DEVICE_GRID = tuple(product((5.0, 10.0, 20.0, 40.0), (0.003, 0.01, 0.03)))
+DEVICE_GRID = tuple(product((2.5, 5.0, 10.0, 20.0), (0.003, 0.01, 0.03)))
 """Learning rates x penalties."""
 
 

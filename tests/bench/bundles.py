@@ -184,7 +184,7 @@ def _defaults(rows: int) -> dict[str, Any]:
         "steps": STEPS,
         "seed": device.seed,
         "window": device.window_of(rows, STEPS),
-        "sampled_fraction": device.sampled_fraction,
+        "sampled_fraction": device.fraction_of(rows),
         "exchange_fraction": device.exchange_fraction,
         "exchange_stop": device.exchange_stop,
         "negative_tries": device.negative_tries,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
 from statistics import median
@@ -26,6 +28,8 @@ from tests.bench.measure import Result, Timed, by_turns, compared
 SMALL, LARGE = 10**4, 10**7
 USER_SHARE = 0.4
 MOST_STEPS = 10_000
+MEASURED = 40
+"""Windows of ``WINDOW`` steps that a share is measured over; of longer ones as many steps."""
 
 
 def popularity() -> tuple[str, Log]:
@@ -52,13 +56,16 @@ def graph_share(jvm: Jvm, bundle: Path, name: str, target: float, warm: int = 80
         bundle: to train.
         name: of the result.
         target: least part that the project aims at.
-        warm: windows before it is measured.
+        warm: windows of ``WINDOW`` steps before it is measured.
     """
+    window: int = json.loads((bundle / "manifest.json").read_text())["training"]["window"]
+    warm = math.ceil(warm * WINDOW / window)
+    windows = math.ceil(MEASURED * WINDOW / window)
     jvm.ask("loop", bundle.name, bundle, MOST_STEPS)
-    jvm.time(f"{bundle.name} step", warm * WINDOW)
-    taken = jvm.ask("share", bundle.name, 40, WINDOW)
+    jvm.time(f"{bundle.name} step", warm * window)
+    taken = jvm.ask("share", bundle.name, windows, window)
     samples = {
-        f"{part} us": [ns / 1000 / WINDOW for ns in of] for part, of in taken.items()
+        f"{part} us": [ns / 1000 / window for ns in of] for part, of in taken.items()
     }  # a step's
     share = median(taken["graph"]) / median(taken["loop"])
     return Result(name, share, None, "fraction", target, samples)

@@ -1,6 +1,8 @@
+import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,13 +65,19 @@ def test_a_window_grows_with_the_table_but_not_past_what_the_run_has_room_for(
 ) -> None:
     recipe = Incremental()
     window, slots = recipe.window_of(num_rows, steps), recipe.batch_slots
-    sampled = recipe.sampled_fraction * num_rows
+    wanted = 2 * num_rows
     assert window >= WINDOW
     if window > WINDOW:
         assert updates(recipe, num_rows, steps) >= LEAST_UPDATES
-        assert (window - 1) * slots < sampled
-    if window * slots < sampled:  # the run is what keeps it from a slot for each sampled row
+        assert (window - 1) * slots < wanted
+    if window * slots < wanted:  # the run is what keeps it from two slots for each row
         assert updates(recipe, num_rows, steps) <= LEAST_UPDATES + 1
+
+
+@pytest.mark.parametrize(("num_rows", "size"), [(1000, 250), (1 << 18, 1 << 16), (10**7, 1 << 16)])
+def test_no_more_rows_are_sampled_than_a_phone_has_room_for(num_rows: int, size: int) -> None:
+    # docs/formats.md section 5: |S| from the fraction in the manifest
+    assert math.floor(Incremental().fraction_of(num_rows) * num_rows + 0.5) == size
 
 
 def test_a_window_that_is_given_is_kept() -> None:

@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import start_study, window_study
+from pipeline import device_study, start_study
 from pipeline.data.logs import write_csv
 from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
+from pipeline.device_study import Device, changed, host_recipe
 from pipeline.fit import fit
 from pipeline.graph import Graph
+from pipeline.incremental import Incremental
 from pipeline.nmf import factorise
 from pipeline.recipes import PLAIN, sparserec
 from pipeline.start_study import found
-from pipeline.window_study import Device, host_recipe
 
 
 @pytest.fixture
@@ -25,23 +26,36 @@ def log(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_the_study_of_windows_has_a_row_for_each(
+def test_the_study_of_devices_has_a_row_for_each_change(
     log: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["window_study", log, "3", "1000"])
-    window_study.main()
+    monkeypatch.setattr("sys.argv", ["device_study", log, "window=3", "window=1000,epochs=2"])
+    device_study.main()
     rows = [line.split("│")[1:4] for line in capsys.readouterr().out.splitlines() if "│" in line]
-    exchanged = {window.strip(): int(count.replace(",", "")) for window, _, count in rows}
-    assert exchanged["3"] > 0
-    assert exchanged["none"] == exchanged["1000"] == 0  # no run is that long
+    exchanged = {text.strip(): int(count.replace(",", "")) for text, _, count in rows}
+    assert len(rows) == 4
+    assert exchanged["window=3"] > 0
+    assert exchanged["no mask updates"] == exchanged["window=1000,epochs=2"] == 0
+
+
+def test_what_no_device_can_be_told_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = Incremental()
+    assert changed(usual, "window=7,l2=0.5") == replace(usual, window=7, l2=0.5)
+    monkeypatch.setattr("sys.argv", ["device_study", "log.csv", "rate=7"])
+    with pytest.raises(SystemExit):
+        device_study.main()
+    assert "'rate' is none of" in capsys.readouterr().err
 
 
 def test_a_device_of_the_study_judges_by_what_comes_after_the_log() -> None:
     split = temporal_split(generate(60, 200, 2000, seed=1))
     device = Device(fit(host_recipe(), split).table, split)
     assert np.isin(device.users, np.unique(split.later.users)).all()
-    assert device.learn(None, 1) == device.learn(None, 1)
-    assert device.learn(3, 1)[1] > 0
+    recipe = Incremental(window=3)
+    assert device.learn(recipe) == device.learn(recipe)
+    assert device.learn(recipe)[1] > 0
 
 
 def test_the_study_of_starts_has_a_row_for_each(

@@ -1,14 +1,16 @@
-"""What a device's window costs and gains: ``python -m pipeline.window_study DATASET [WINDOW...]``.
+"""What a device's settings gain and cost: ``python -m pipeline.device_study DATASET [CHANGE...]``.
 
 An MF table is trained on seven tenths of each user's train interactions and learns on from two
-tenths as a device does, at each window; the last tenth judges. The dataset's test part is not used.
+tenths as a device does; the last tenth judges. The dataset's test part is not used. A change is one
+more row, such as ``window=800`` or ``learning_rate=20,l2=0.01``: fields of ``Incremental``.
 """
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
+import argparse
+from dataclasses import fields, replace
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,6 @@ from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from pipeline.table import PackedTable
 
-WINDOWS = (25, 50, 100, 200, 300, 400, 800)
 SEEDS = (1, 2, 3)
 EPOCHS = 6
 MOST_USERS = 4000
@@ -32,6 +33,23 @@ def host_recipe() -> Recipe:
     """Give the host's run: short, because the device's is what is looked at."""
     recipe = sparserec()
     return replace(recipe, step=replace(recipe.step, batch_size=8192), epochs=5, valid_users=4000)
+
+
+def changed(recipe: Incremental, text: str) -> Incremental:
+    """Change fields of a recipe: ``name=value,...``.
+
+    Raises:
+        ValueError: there is no such field, or its value is no number.
+    """
+    kinds: dict[str, Any] = {one.name: type(getattr(recipe, one.name)) for one in fields(recipe)}
+    kinds["window"] = int  # None by default
+    values = {}
+    for pair in text.split(","):
+        name, _, value = pair.partition("=")
+        if name not in kinds:
+            raise ValueError(f"{name!r} is none of {', '.join(kinds)}")
+        values[name] = kinds[name](value)
+    return replace(recipe, **values)
 
 
 class Device:
@@ -50,15 +68,12 @@ class Device:
         found = evaluate(Recommender(table), self.later, hidden, self.known_items, self.users)
         return found.recall[20]
 
-    def learn(self, window: int | None, seed: int) -> tuple[float, int]:
-        """Learn from the log; None keeps the mask.
+    def learn(self, recipe: Incremental) -> tuple[float, int]:
+        """Learn from the log.
 
         Returns:
             Recall@20 after it, and the entries exchanged.
         """
-        recipe = replace(Incremental(), window=window, seed=seed, epochs=EPOCHS)
-        if window is None:
-            recipe = replace(recipe, exchange_stop=0.0)
         steps = recipe.steps(len(self.log))
         trainer = incremental_trainer(
             self.table, self.log, self.past, self.known_items, recipe, steps
@@ -73,23 +88,34 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    name, *given = sys.argv[1:]
-    split = leave_out(load(name).interactions, valid=0.1, log=0.2, later=0.1)
-    device = Device(fit(host_recipe(), split).table, split)
-    num_rows, slots = device.table.num_rows, Incremental().batch_slots
-    title = f"{name}, {num_rows:,} rows: Recall@20 {device.recall(device.table):.4f} before the log"
-    shown = Table("window", "slots a row", "exchanged", "after it, mean of seeds", title=title)
+    parser = argparse.ArgumentParser(prog="python -m pipeline.device_study", description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("changes", nargs="*")
+    parser.add_argument("--value-scale", type=float, default=sparserec().value_scale)
+    given = parser.parse_intermixed_args()
+    usual = replace(Incremental(), epochs=EPOCHS)
+    rows = {"as it is": usual, "no mask updates": replace(usual, exchange_stop=0.0)}
+    try:
+        rows |= {text: changed(usual, text) for text in given.changes}
+    except ValueError as error:
+        parser.error(str(error))
+    split = leave_out(load(given.dataset).interactions, valid=0.1, log=0.2, later=0.1)
+    recipe = replace(host_recipe(), value_scale=given.value_scale)
+    device = Device(fit(recipe, split).table, split)
+    before, num_rows = device.recall(device.table), device.table.num_rows
+    title = f"{given.dataset}, {num_rows:,} rows: Recall@20 {before:.4f} before the log"
+    shown = Table("", "window", "exchanged", "after it, mean of seeds", title=title)
     console = Console()
-    for window in (None, *([int(text) for text in given] or WINDOWS)):
-        found = [device.learn(window, seed) for seed in SEEDS]
+    for text, one in rows.items():
+        found = [device.learn(replace(one, seed=seed)) for seed in SEEDS]
         after = [recall for recall, _ in found]
         shown.add_row(
-            "none" if window is None else str(window),
-            "" if window is None else f"{window * slots / num_rows:.2f}",
+            text,
+            str(one.window_of(num_rows, one.steps(len(device.log)))) if one.exchange_stop else "",
             f"{found[0][1]:,}",
             f"{mean(after):.4f} ({min(after):.4f} to {max(after):.4f})",
         )
-        console.print(f"window {window} done", style="dim")
+        console.print(f"{text}: done", style="dim")
     console.print(shown)
 
 
