@@ -180,7 +180,7 @@ def _train(
     if resumed is not None:
         state = load_checkpoint(resumed, fingerprint, trainer)
     with stop_between_steps(signal.SIGINT) as stop:
-        if judges_start(recipe, trainer):
+        if judges_start(recipe, trainer, state):
             enter_start(trainer, state, _validate(trainer, recipe, split))
             tell(progress, recipe, state)
         while not finished(recipe, state, epochs):
@@ -320,14 +320,13 @@ def end_epoch(
     _enter(trainer, state, entry, quality, within)
 
 
-def judges_start(recipe: Recipe, trainer: Trainer) -> bool:
-    """Tell whether the table is a start that ranks: what comes of factors, before any step."""
-    return recipe.start == "nmf" and trainer.step == 0
+def judges_start(recipe: Recipe, trainer: Trainer, state: Progress) -> bool:
+    """Tell whether the table is a start that ranks, made of factors, and has not been judged."""
+    return recipe.start == "nmf" and trainer.step == 0 and not state.history
 
 
 def enter_start(trainer: Trainer, state: Progress, quality: Quality | None) -> None:
     """Enter the start in the history as epoch 0, to be kept unless training betters it."""
-    state.history.clear()  # stopped before its first step, a run judges its start again
     _enter(trainer, state, {"epoch": 0}, quality, within=True)
 
 

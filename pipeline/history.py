@@ -13,6 +13,11 @@ def epochs_done(history: History) -> int:
     return int(history[-1]["epoch"]) if history else 0
 
 
+def trained(history: History) -> History:
+    """Give the epochs of training: all but the start."""
+    return [entry for entry in history if entry["epoch"] > 0]
+
+
 def epoch_of(history: History, epoch: int) -> dict[str, float]:
     """Give an epoch's entry.
 
@@ -32,4 +37,4 @@ def best_trained(history: History, best_epoch: int) -> dict[str, float]:
     """
     if best_epoch > 0:
         return epoch_of(history, best_epoch)
-    return max(history[1:], key=lambda entry: entry["recall@20"])
+    return max(trained(history), key=lambda entry: entry["recall@20"])

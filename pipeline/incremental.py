@@ -30,8 +30,9 @@ LEARNING_RATES: dict[OptimizerName, float] = {
 is about 1 / batch_size. MovieLens-100K would have 10, but on Gowalla, where nothing shifts with
 time, that learns nothing (docs/method.md)."""
 WINDOW, LEAST_UPDATES, SLOTS_A_ROW = 50, 3, 2
+"""Of a device's windows: see ``Incremental.window_of``."""
 MOST_SAMPLED = 1 << 16
-"""Rows of S at most: their sums take 16 MiB at d = 64, on a phone and out of near caches."""
+"""Rows of S at most: their sums take 16 MiB at d = 64, which a phone has to spare."""
 SCORED_ROWS = 256
 """C of models with a graph: rows whose vectors are made at a time."""
 

@@ -96,7 +96,7 @@ def fit(
         assert trainer.partition is not None
         trainer.device = device
         steps_per_epoch = epoch_steps(recipe, split)
-        if judges_start(recipe, trainer):
+        if judges_start(recipe, trainer, state):
             enter_start(trainer, state, _validate(ranks, trainer, recipe, split))
             tell(progress, recipe, state)
         while not finished(recipe, state):

@@ -23,6 +23,7 @@ from pipeline.data.split import Split
 from pipeline.evaluate import Quality
 from pipeline.files import read_json, write_json
 from pipeline.fit import Fitted, fit
+from pipeline.history import trained
 from pipeline.recipes import PLAIN, Recipe
 from pipeline.reproduce import environment
 from pipeline.reproduce.cells import Cell, digest
@@ -105,8 +106,7 @@ def perform(job: Job) -> dict[str, Any]:
     checkpoint = job.folder / "checkpoint.safetensors"
     fitted = fit(job.recipe, split, checkpoint, told, start, watch)
     peak = environment.peak_rss()
-    trained = [entry for entry in fitted.history if entry["epoch"]]
-    for entry, seconds in zip(trained, clock.seconds, strict=False):
+    for entry, seconds in zip(trained(fitted.history), clock.seconds, strict=False):
         entry["seconds"] = seconds
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -133,10 +133,12 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
         ),
         "one lookup": (peers.one_lookup(ROWS, DIM, BATCH, L2), ROWS),
     }
-    sides: dict[str, tuple[Timed, int]] = {"ours": (lambda count: jvm.time("mf", count), 50)}
-    mf = models.model_steps()[0]
-    models.load(jvm, folder, models.bare(mf))
-    sides["bare"] = (lambda count: jvm.time("bare mf", count), 50)
+    bare = models.bare(models.mf_step())
+    models.load(jvm, folder, bare)
+    sides: dict[str, tuple[Timed, int]] = {
+        "ours": (partial(jvm.time, "mf"), 50),
+        "bare": (partial(jvm.time, bare.model), 50),
+    }
     for name, (program, rows) in programs.items():
         path = folder / f"{name}.pte"
         path.write_bytes(program)

@@ -138,7 +138,7 @@ def test_a_model_is_one_entry(tmp_path: Path, runtime: Runtime) -> None:
 def test_a_bare_step_is_called_as_the_step_is_and_writes_its_outputs(
     tmp_path: Path, runtime: Runtime
 ) -> None:
-    step = models.model_steps()[0]
+    step = models.mf_step()
     bare = models.bare(step)
     for name, method in bare.methods.items():
         made = method.function(*method.examples())

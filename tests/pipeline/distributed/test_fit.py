@@ -21,6 +21,7 @@ from pipeline.distributed.fit import fit
 from pipeline.distributed.ranks import Ranks
 from pipeline.fit import Fitted
 from pipeline.fit import fit as alone
+from pipeline.history import epochs_done
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
 from tests.pipeline.distributed.peers import on_ranks
@@ -129,7 +130,7 @@ def until(condition: Any, what: str) -> None:
         time.sleep(0.02)
 
 
-def epochs_done(out: Path) -> int:
+def epochs_saved(out: Path) -> int:
     """Read how many epochs the newest whole checkpoint has."""
     from pipeline.checkpoint import opened
     from pipeline.distributed.shards import newest
@@ -140,7 +141,7 @@ def epochs_done(out: Path) -> int:
         if generation is None:
             return 0
         with opened(generation.shard(0)) as (scalars, _):
-            return len(scalars["history"])
+            return epochs_done(scalars["history"])
     except SparseRecError:
         return 0  # it has just been replaced
 
@@ -163,7 +164,7 @@ def test_a_killed_launcher_and_a_killed_rank_lose_nothing(tmp_path: Path) -> Non
     cut = tmp_path / "cut"
     with (tmp_path / "first.txt").open("w") as said:
         launcher = subprocess.Popen([*train, str(cut)], stdout=said, stderr=said)
-    until(lambda: epochs_done(cut) >= 2, "no checkpoint before the launcher is killed")
+    until(lambda: epochs_saved(cut) >= 2, "no checkpoint before the launcher is killed")
     assert len(processes_under(launcher.pid)) >= 2
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()
@@ -172,8 +173,8 @@ def test_a_killed_launcher_and_a_killed_rank_lose_nothing(tmp_path: Path) -> Non
     with (tmp_path / "second.txt").open("w") as said:
         launcher = subprocess.Popen([*train, str(cut)], stdout=said, stderr=said)
     until(lambda: len(ranks_of(launcher.pid)) == 2, "the second launcher starts no ranks")
-    reached = epochs_done(cut)
-    until(lambda: epochs_done(cut) > reached, "the second launcher does not go on")
+    reached = epochs_saved(cut)
+    until(lambda: epochs_saved(cut) > reached, "the second launcher does not go on")
     os.kill(ranks_of(launcher.pid)[0], signal.SIGKILL)
     assert launcher.wait(timeout=400) == 0, (tmp_path / "second.txt").read_text()
     for name in ("table.safetensors", "split.safetensors"):
