@@ -172,7 +172,7 @@ def _compare(fitted: dict[str, Fitted], recipes: dict[str, Recipe]) -> None:
             described[name],
             f"{one.table.density:.0%}",
             f"{one.table.nnz:,}",
-            f"{one.best_epoch} of {recipes[name].epochs}",
+            f"{one.best_epoch} of {recipes[name].epochs}" if one.best_epoch else "the start",
             f"{one.test.recall[20]:.4f}",
             f"{one.test.ndcg[20]:.4f}",
             f"{one.test.recall[20] / reference:.1%}",
