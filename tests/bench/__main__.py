@@ -75,7 +75,7 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
         progress("loop and peers", 0, None)
         found.add(*_against_training_module(jvm, folder, gowalla))
         about["loop"] = loops.parts(jvm.ask("metrics", gowalla.name))
-        found.add(*_score(jvm, folder, gowalla, log), _score_bytes(gowalla))
+        found.add(*_score(jvm, folder, gowalla, log))
         about["allocated_bytes_of_1000_steps"] = jvm.ask("allocation", gowalla.name, 1000)
         small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
         found.add(loops.graph_share(jvm, small, "graph_share_of_loop_1e4_rows", 0.5))
@@ -161,26 +161,46 @@ def _score(jvm: Jvm, folder: Path, gowalla: Path, log: Log) -> list[Result]:
     """Compare the best 20 of all items, a user's, from the packed table and from a dense one.
 
     First as an evaluation ranks for many users, both sides for some of them at once; then for one
-    user alone.
+    user alone; then from a table whose values are float16.
     """
-    results = []
-    for name, ranked, target in (("score", RANKED, 1.0), ("score_alone", 1, None)):
-        bundle = write_bundle(
-            folder / name, GOWALLA_USERS, GOWALLA_ITEMS, log, gowalla, gowalla, ranked
-        )
-        jvm.ask("loop", name, bundle, 1)
-        at_once = min(ranked, RANKED_AT_ONCE)
-        eager = timed(peers.eager_top(GOWALLA_USERS, GOWALLA_ITEMS, DIM, 20, at_once))
-        evaluation = partial(jvm.time, f"{name} evaluation")
-        samples = by_turns(
-            {
-                "ours": (_each(evaluation, ranked), max(1, 10 // ranked)),
-                "peer": (_each(eager, at_once), max(1, 10 // at_once)),
-            },
-            30,
-        )
-        results.append(compared(f"{name}_vs_dense", **samples, target=target))
-    return results
+    half = write_bundle(
+        folder / "score_float16",
+        GOWALLA_USERS,
+        GOWALLA_ITEMS,
+        log,
+        gowalla,
+        None,
+        RANKED,
+        "float16",
+    )
+    whole, alone = (
+        write_bundle(folder / name, GOWALLA_USERS, GOWALLA_ITEMS, log, gowalla, gowalla, ranked)
+        for name, ranked in (("score", RANKED), ("score_alone", 1))
+    )
+    return [
+        _score_time(jvm, whole, RANKED, 1),
+        _score_bytes(whole),
+        _score_time(jvm, half, RANKED, 1),
+        _score_bytes(half),
+        _score_time(jvm, alone, 1, None),
+    ]
+
+
+def _score_time(jvm: Jvm, bundle: Path, ranked: int, target: float | None) -> Result:
+    """Compare the time that a user's best items take."""
+    name = bundle.name
+    jvm.ask("loop", name, bundle, 1)
+    at_once = min(ranked, RANKED_AT_ONCE)
+    eager = timed(peers.eager_top(GOWALLA_USERS, GOWALLA_ITEMS, DIM, 20, at_once))
+    evaluation = partial(jvm.time, f"{name} evaluation")
+    samples = by_turns(
+        {
+            "ours": (_each(evaluation, ranked), max(1, 10 // ranked)),
+            "peer": (_each(eager, at_once), max(1, 10 // at_once)),
+        },
+        30,
+    )
+    return compared(f"{name}_vs_dense", **samples, target=target)
 
 
 def _each(work: Timed, users: int) -> Timed:
@@ -189,12 +209,12 @@ def _each(work: Timed, users: int) -> Timed:
 
 
 def _score_bytes(bundle: Path) -> Result:
-    """Compare what holds the items: the packed table's part of them, and a dense one."""
+    """Compare what holds the items: the packed table's part of them, and a dense float32 one."""
     table = load_file(bundle / "table.safetensors")
     ptr = table["row_ptr"][GOWALLA_USERS:]
     entry = table["cols"].itemsize + table["vals"].itemsize
-    packed = ptr.nbytes + int(ptr[-1] - ptr[0]) * entry
-    return Result("score_bytes_vs_dense", packed / 1024, GOWALLA_ITEMS * DIM * 4 / 1024, "kB", 10)
+    packed, dense = ptr.nbytes + int(ptr[-1] - ptr[0]) * entry, GOWALLA_ITEMS * DIM * 4
+    return Result(f"{bundle.name}_bytes_vs_dense", packed / 1024, dense / 1024, "kB", 10)
 
 
 def _memory(runtime: Runtime, folder: Path, gowalla: Path, log: Log) -> list[Result]:

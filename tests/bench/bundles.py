@@ -10,7 +10,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,7 @@ def write_bundle(
     programs_of: Path | None = None,
     table_of: Path | None = None,
     ranked: int = 1,
+    precision: Literal["float32", "float16"] = "float32",
     **training: Any,
 ) -> Path:
     """Write a bundle of ``num_users + num_items`` rows, all of them known.
@@ -120,12 +121,13 @@ def write_bundle(
             seconds.
         table_of: a bundle of as many rows, whose table is shared.
         ranked: users for whom items are ranked.
+        precision: of a new table's values.
         training: what differs from a device's defaults.
     """
     folder.mkdir(parents=True)
     rows = num_users + num_items
     if table_of is None:
-        _write_table(folder / "table.safetensors", rows)
+        _write_table(folder / "table.safetensors", rows, precision)
     else:
         (folder / "table.safetensors").hardlink_to(table_of / "table.safetensors")
     sizes = Tiny(
@@ -139,6 +141,7 @@ def write_bundle(
         update_chunk=UPDATE_CHUNK,
         score_chunk=score_chunk(min(num_items, GOWALLA_ITEMS)),
         l2=L2,
+        precision=precision,
         training={**_defaults(rows), **training},
     )
     later = _later(log, num_items, ranked)
@@ -191,7 +194,7 @@ def _defaults(rows: int) -> dict[str, Any]:
     }
 
 
-def _write_table(path: Path, rows: int) -> None:
+def _write_table(path: Path, rows: int, precision: str) -> None:
     """Write a table with random entries at ``DENSITY``: a block of rows, over and over."""
     random = np.random.default_rng(rows)
     size = min(rows, BLOCK)
@@ -200,7 +203,7 @@ def _write_table(path: Path, rows: int) -> None:
     ranked = random.random((size, DIM), np.float32).argsort(axis=1)
     active = ranked < counts[:, None]  # each row has the columns of the lowest ranks
     columns = np.nonzero(active)[1].astype(np.uint8)
-    values = 0.1 * random.standard_normal(len(columns), np.float32)
+    values = (0.1 * random.standard_normal(len(columns), np.float32)).astype(precision)
     row_ptr = np.zeros(rows + 1, np.int32)
     np.cumsum(np.resize(counts, rows), out=row_ptr[1:])
     entries = int(row_ptr[-1])

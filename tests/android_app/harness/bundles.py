@@ -40,6 +40,7 @@ class Tiny:
     update_chunk: int = 128
     score_chunk: int = 60
     l2: float = 1e-3
+    precision: str = "float32"
     training: dict[str, Any] = field(
         default_factory=lambda: {
             "optimizer": "sgd",
@@ -164,6 +165,7 @@ def write_manifest(folder: Path, tiny: Tiny, programs: dict[str, Any]) -> None:
         "density": nnz / ((tiny.num_users + tiny.num_items) * tiny.dim),
         "nnz": nnz,
         "floor": FLOOR,
+        "precision": tiny.precision,
         "training": tiny.training,
         "programs": programs,
         "producer": {},
