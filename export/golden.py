@@ -6,10 +6,7 @@ from typing import Any
 
 from pipeline.data.split import Pairs
 from pipeline.evaluate import evaluate
-from pipeline.incremental import Incremental, incremental_trainer
-from pipeline.models import MODELS
-from pipeline.neighbourhood import Neighbours
-from pipeline.recommender import Recommender
+from pipeline.incremental import Incremental, device_recommender, incremental_trainer
 from pipeline.sampling import join
 from pipeline.table import F32, PackedTable
 
@@ -46,7 +43,7 @@ def golden(
     trainer = incremental_trainer(table, log, seen, known_items, recipe, steps, dense)
     count = min(steps, 2 * recipe.window_of(table.num_rows, steps) + STEPS_PAST_UPDATES)
     losses = [trainer.run_step() for _ in range(count)]
-    before = recommender(table, recipe, seen, dense or {})
+    before = device_recommender(table, recipe, seen, dense or {})
     quality = evaluate(before, later, join(seen, log), known_items)
     return {
         "seed": recipe.seed,
@@ -60,13 +57,3 @@ def golden(
             "users": len(quality.users),
         },
     }
-
-
-def recommender(
-    table: PackedTable, recipe: Incremental, seen: Pairs, dense: dict[str, F32]
-) -> Recommender:
-    """Give what scores as a device does: from sampled neighbourhoods where a model has a graph."""
-    chunks = None
-    if MODELS[recipe.model].GRAPH != "none":
-        chunks = recipe.chunks(Neighbours.of(seen, table.num_users, table.num_items))
-    return Recommender(table, recipe.model, dense, chunks=chunks)

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from export import layout
-from export.golden import recommender
 from pipeline.evaluate import evaluate
-from pipeline.incremental import Incremental, incremental_trainer
+from pipeline.incremental import Incremental, device_recommender, incremental_trainer
 from pipeline.precision import Precision, Rounding, decoded, encoded
 from pipeline.run import TrainedRun, load_run
 from pipeline.sampling import join
@@ -50,7 +49,7 @@ def study(run: TrainedRun, precision: Precision, rounding: Rounding, seed: int) 
     for count in (0, steps):
         for _ in range(count):
             trainer.run_step()
-        current = recommender(trainer.table, recipe, seen, trainer.dense)
+        current = device_recommender(trainer.table, recipe, seen, trainer.dense)
         recalls.append(evaluate(current, split.later, hidden, known).recall[20])
     return [*recalls, float(sum(array.nbytes for array in tensors.values()))]
 

@@ -1,8 +1,9 @@
 """What a device's settings gain and cost: ``python -m pipeline.device_study DATASET [CHANGE...]``.
 
-An MF table is trained on seven tenths of each user's train interactions and learns on from two
-tenths as a device does; the last tenth judges. The dataset's test part is not used. A change is one
-more row, such as ``window=800`` or ``learning_rate=20,l2=0.01``: fields of ``Incremental``.
+A table is trained on seven tenths of each user's train interactions and learns on from two tenths
+as a device does; the last tenth judges. Where there are times the past is cut by them, as the whole
+is. The dataset's test part is not used. A change is one more row, such as ``window=800`` or
+``learning_rate=20,l2=0.01``: fields of ``Incremental``.
 """
 
 from __future__ import annotations
@@ -14,25 +15,35 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.datasets import load
+from pipeline.data.datasets import Dataset, load
 from pipeline.data.split import Pairs, Split, leave_out
 from pipeline.evaluate import evaluate
 from pipeline.fit import fit, known_only
-from pipeline.incremental import Incremental, incremental_trainer
+from pipeline.incremental import Incremental, device_recommender, incremental_trainer
+from pipeline.models import MODELS, ModelName
 from pipeline.recipes import Recipe, sparserec
 from pipeline.recommender import Recommender
 from pipeline.sampling import join
-from pipeline.table import PackedTable
+from pipeline.table import F32, PackedTable
+from pipeline.tune import past_alone
 
 SEEDS = (1, 2, 3)
 EPOCHS = 6
 MOST_USERS = 4000
 
 
-def host_recipe() -> Recipe:
+def host_recipe(model: ModelName = "mf") -> Recipe:
     """Give the host's run: short, because the device's is what is looked at."""
     recipe = sparserec()
-    return replace(recipe, step=replace(recipe.step, batch_size=8192), epochs=5, valid_users=4000)
+    step = replace(recipe.step, model=model, batch_size=8192)
+    return replace(recipe, step=step, epochs=5, valid_users=4000)
+
+
+def split_of(dataset: Dataset) -> Split:
+    """Cut what the host may look at."""
+    if dataset.interactions.timestamps is not None:
+        return past_alone(dataset.split())
+    return leave_out(dataset.interactions, valid=0.1, log=0.2, later=0.1)
 
 
 def changed(recipe: Incremental, text: str) -> Incremental:
@@ -55,18 +66,18 @@ def changed(recipe: Incremental, text: str) -> Incremental:
 class Device:
     """A device that learns on from a table, and what judges it."""
 
-    def __init__(self, table: PackedTable, split: Split) -> None:
-        self.table, self.known_items = table, split.known_items
+    def __init__(self, fitted: Recommender, split: Split) -> None:
+        self.table, self.dense, self.known_items = fitted.table, fitted.dense, split.known_items
         self.past = join(split.train, split.valid)
         self.log, self.later = known_only(split.log, split), known_only(split.later, split)
         users = np.random.default_rng(0).permutation(np.unique(self.later.users))
         self.users = np.sort(users[:MOST_USERS])
 
-    def recall(self, table: PackedTable) -> float:
+    def recall(self, recipe: Incremental, table: PackedTable, dense: dict[str, F32]) -> float:
         """Give Recall@20 on what comes after the log."""
         hidden: Pairs = join(self.past, self.log)
-        found = evaluate(Recommender(table), self.later, hidden, self.known_items, self.users)
-        return found.recall[20]
+        scorer = device_recommender(table, recipe, self.past, dense)
+        return evaluate(scorer, self.later, hidden, self.known_items, self.users).recall[20]
 
     def learn(self, recipe: Incremental) -> tuple[float, int]:
         """Learn from the log.
@@ -76,11 +87,11 @@ class Device:
         """
         steps = recipe.steps(len(self.log))
         trainer = incremental_trainer(
-            self.table, self.log, self.past, self.known_items, recipe, steps
+            self.table, self.log, self.past, self.known_items, recipe, steps, self.dense
         )
         for _ in range(steps):
             trainer.run_step()
-        return self.recall(trainer.table), trainer.exchanged
+        return self.recall(recipe, trainer.table, trainer.dense), trainer.exchanged
 
 
 def main() -> None:
@@ -92,18 +103,20 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("changes", nargs="*")
     parser.add_argument("--value-scale", type=float, default=sparserec().value_scale)
+    parser.add_argument("--model", choices=list(MODELS), default="mf")
     given = parser.parse_intermixed_args()
-    usual = replace(Incremental(), epochs=EPOCHS)
+    usual = replace(Incremental.of(given.model), epochs=EPOCHS)
     rows = {"as it is": usual, "no mask updates": replace(usual, exchange_stop=0.0)}
     try:
         rows |= {text: changed(usual, text) for text in given.changes}
     except ValueError as error:
         parser.error(str(error))
-    split = leave_out(load(given.dataset).interactions, valid=0.1, log=0.2, later=0.1)
-    recipe = replace(host_recipe(), value_scale=given.value_scale)
-    device = Device(fit(recipe, split).table, split)
-    before, num_rows = device.recall(device.table), device.table.num_rows
-    title = f"{given.dataset}, {num_rows:,} rows: Recall@20 {before:.4f} before the log"
+    split = split_of(load(given.dataset))
+    recipe = replace(host_recipe(given.model), value_scale=given.value_scale)
+    device = Device(fit(recipe, split).recommender, split)
+    before, num_rows = device.recall(usual, device.table, device.dense), device.table.num_rows
+    about = f"{given.dataset}, {given.model}, {num_rows:,} rows"
+    title = f"{about}: Recall@20 {before:.4f} before the log"
     shown = Table("", "window", "exchanged", "after it, mean of seeds", title=title)
     console = Console()
     for text, one in rows.items():

@@ -16,6 +16,7 @@ from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Chunks, Neighbourhood, Neighbours
 from pipeline.optimizers import OptimizerName
 from pipeline.precision import Precision
+from pipeline.recommender import Recommender
 from pipeline.sampling import TripleSampler
 from pipeline.table import F32, PackedTable
 from pipeline.train import StepConfig, Trainer
@@ -198,3 +199,13 @@ def incremental_trainer(
         neighbourhood=neighbourhood,
         dense={name: values.copy() for name, values in (dense or {}).items()},
     )
+
+
+def device_recommender(
+    table: PackedTable, recipe: Incremental, seen: Pairs, dense: dict[str, F32]
+) -> Recommender:
+    """Give what scores as a device does: from sampled neighbourhoods where a model has a graph."""
+    chunks = None
+    if MODELS[recipe.model].GRAPH != "none":
+        chunks = recipe.chunks(Neighbours.of(seen, table.num_users, table.num_items))
+    return Recommender(table, recipe.model, dense, chunks=chunks)

@@ -52,7 +52,7 @@ def device_trials(recipe: Recipe, device: Incremental, split: Split) -> Iterator
     Raises:
         SparseRecError: if the interactions have no times.
     """
-    inner = _past_alone(split)
+    inner = past_alone(split)
     table = fit(recipe, inner).table
     known_items = inner.known_items
     past = join(inner.train, inner.valid)
@@ -73,7 +73,12 @@ def device_trials(recipe: Recipe, device: Incremental, split: Split) -> Iterator
         yield best
 
 
-def _past_alone(split: Split) -> Split:
+def past_alone(split: Split) -> Split:
+    """Cut the host's past by time, as the whole data is cut: nothing after it is looked at.
+
+    Raises:
+        SparseRecError: if the interactions have no times.
+    """
     train, valid = split.train, split.valid
     if train.timestamps is None or valid.timestamps is None:
         raise SparseRecError(

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 
 from pipeline import device_study, start_study
+from pipeline.data.datasets import load
+from pipeline.data.interactions import pair_keys
 from pipeline.data.logs import write_csv
 from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
-from pipeline.device_study import Device, changed, host_recipe
+from pipeline.device_study import Device, changed, host_recipe, split_of
 from pipeline.fit import fit
 from pipeline.graph import Graph
 from pipeline.incremental import Incremental
+from pipeline.models import ModelName
 from pipeline.nmf import factorise
 from pipeline.recipes import PLAIN, sparserec
+from pipeline.sampling import join
 from pipeline.start_study import found
 
 
@@ -49,9 +53,35 @@ def test_what_no_device_can_be_told_is_refused(
     assert "'rate' is none of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("model", ["neumf", "lightgcn"])
+def test_the_study_is_of_any_model(
+    model: ModelName, log: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["device_study", log, "--model", model, "learning_rate=0.01"])
+    device_study.main()
+    out = capsys.readouterr().out
+    assert f"{model}, " in out
+    after = [line.split("│")[4] for line in out.splitlines() if "│" in line]
+    assert after[0] != after[2]  # the rate made a difference
+
+
+def test_the_study_looks_at_nothing_after_the_past(log: str) -> None:
+    dataset = load(log)
+    whole, inner = dataset.split(), split_of(dataset)
+    past = join(whole.train, whole.valid)
+    known = set(pair_keys(past.users, past.items, whole.num_items).tolist())
+    parts = (inner.train, inner.valid, inner.log, inner.later)
+    ids = [{name: k for k, name in enumerate(of)} for of in (whole.user_ids, whole.item_ids)]
+    for part in parts:
+        users = np.array([ids[0][inner.user_ids[user]] for user in part.users])
+        items = np.array([ids[1][inner.item_ids[item]] for item in part.items])
+        assert known.issuperset(pair_keys(users, items, whole.num_items).tolist())
+    assert min(map(len, parts)) > 0
+
+
 def test_a_device_of_the_study_judges_by_what_comes_after_the_log() -> None:
     split = temporal_split(generate(60, 200, 2000, seed=1))
-    device = Device(fit(host_recipe(), split).table, split)
+    device = Device(fit(host_recipe(), split).recommender, split)
     assert np.isin(device.users, np.unique(split.later.users)).all()
     recipe = Incremental(window=3)
     assert device.learn(recipe) == device.learn(recipe)
