@@ -25,7 +25,7 @@ from pipeline.matrices import ids_of, indices, matrix_of, pairs_of, past_of, row
 from pipeline.models import MODELS, ModelName
 from pipeline.newcomers import unseen, widen, with_replay
 from pipeline.ranking import best, one
-from pipeline.recipes import RECIPES, Method, Recipe
+from pipeline.recipes import RECIPES, Method, Recipe, suited
 from pipeline.recommender import Recommender
 from pipeline.sampling import TripleSampler, join
 from pipeline.saved import Saved, read, write
@@ -90,10 +90,12 @@ class SparseRec:
             raise SparseRecError(
                 f"method is {method}, and the recipe's is {recipe.method}", "give one of them"
             )
-        recipe = recipe or RECIPES[method or "sparserec"]()
+        chosen = recipe or RECIPES[method or "sparserec"]()
+        chosen = replace(chosen, step=replace(chosen.step, model=model or chosen.step.model))
+        if recipe is None:
+            chosen = suited(chosen)
         given: dict[str, Any] = {"density": density, "dim": dim, "epochs": epochs, "seed": seed}
-        recipe = replace(recipe, **{k: v for k, v in given.items() if v is not None})
-        self.recipe = replace(recipe, step=replace(recipe.step, model=model or recipe.step.model))
+        self.recipe = replace(chosen, **{k: v for k, v in given.items() if v is not None})
         self.recipe.check()
         self.history: History = []
         self._fitted: _State | None = None

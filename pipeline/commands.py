@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pipeline.data.logs import ReadOptions
     from pipeline.data.split import Split
     from pipeline.fit import Fitted
+    from pipeline.models import ModelName
+    from pipeline.recipes import Recipe
 
 __all__ = ["data", "train"]
 
@@ -119,14 +121,12 @@ def train(
     from pipeline.factors import read_factors
     from pipeline.fit import fit, refit_checkpoint
     from pipeline.models import MODELS
-    from pipeline.recipes import RECIPES
     from pipeline.run import save_run
     from pipeline.start import initial_table
     from sparserec.progress import bars
 
     MODELS[model]  # an unknown one fails before any work
-    recipe = RECIPES[method.value]()
-    recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
+    recipe = _recipe(method.value, model, options)
     device = device_for(compute, model)
     rank_of_many = under_torchrun()
     if dataset in DATASETS:
@@ -163,6 +163,15 @@ def train(
         return  # not the first rank
     save_run(out, name, source_sha256, recipe, split, fitted, given)
     _show(out, fitted)
+
+
+def _recipe(method: str, model: ModelName, options: dict[str, Any]) -> Recipe:
+    """Give a method's recipe for a model, with the flags that were given."""
+    from pipeline.recipes import RECIPES, suited
+
+    recipe = RECIPES[method]()
+    recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
+    return suited(recipe) if options["value_scale"] is None else recipe
 
 
 def _split(source: str, seed: int, protocol: Protocol, log: ReadOptions) -> tuple[str, str, Split]:

@@ -21,7 +21,7 @@ from pipeline.evaluate import evaluate
 from pipeline.fit import fit, known_only
 from pipeline.incremental import Incremental, device_recommender, incremental_trainer
 from pipeline.models import MODELS, ModelName
-from pipeline.recipes import Recipe, sparserec
+from pipeline.recipes import Recipe, sparserec, suited
 from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from pipeline.table import F32, PackedTable
@@ -36,7 +36,7 @@ def host_recipe(model: ModelName = "mf") -> Recipe:
     """Give the host's run: short, because the device's is what is looked at."""
     recipe = sparserec()
     step = replace(recipe.step, model=model, batch_size=8192)
-    return replace(recipe, step=step, epochs=5, valid_users=4000)
+    return suited(replace(recipe, step=step, epochs=5, valid_users=4000))
 
 
 def split_of(dataset: Dataset) -> Split:
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.device_study", description=__doc__)
     parser.add_argument("dataset")
     parser.add_argument("changes", nargs="*")
-    parser.add_argument("--value-scale", type=float, default=sparserec().value_scale)
+    parser.add_argument("--value-scale", type=float)
     parser.add_argument("--model", choices=list(MODELS), default="mf")
     given = parser.parse_intermixed_args()
     usual = replace(Incremental.of(given.model), epochs=EPOCHS)
@@ -112,7 +112,9 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     split = split_of(load(given.dataset))
-    recipe = replace(host_recipe(given.model), value_scale=given.value_scale)
+    recipe = host_recipe(given.model)
+    if given.value_scale is not None:
+        recipe = replace(recipe, value_scale=given.value_scale)
     device = Device(fit(recipe, split).recommender, split)
     before, num_rows = device.recall(usual, device.table, device.dense), device.table.num_rows
     about = f"{given.dataset}, {given.model}, {num_rows:,} rows"

@@ -27,6 +27,11 @@ Start = Literal["nmf", "nmf-mask", "random"]
 Sides = Literal["joint", "each"]
 PLAIN = AlsOptions(sweeps=0)
 """NMF's start as it is."""
+VALUE_SCALES: dict[str, float] = {"neumf": 0.7, "lightgcn": 1.0, "ngcf": 1.5}
+"""Root mean squares of starts from factors that suit a model, where ``Recipe``'s, MF's, does not.
+From smaller values the first steps of training undo the start, on a host as on a device. LightGCN's
+propagation shrinks what it adds up; NGCF's rows stand beside three layers' outputs of length 1
+(docs/method.md, docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Recipe:
         rescale: power of the row norm that NMF entries are divided by before ranking.
         sides: whether users and items compete for the entries of the NMF start (``joint``), or get
             their rows' share each (``each``).
-        value_scale: root mean square of the starting values.
+        value_scale: root mean square of the starting values; see ``suited``.
         seed: of the start and of every draw.
         refit: train again, from the same start, on train and validation for the epochs that
             validation chose: comparable with published figures, which train on all of train.
@@ -164,6 +169,13 @@ class Recipe:
         values = {"als": asdict(PLAIN)} | values | {"nmf": nmf}
         parts = {"step": StepConfig, "nmf": NmfOptions, "als": AlsOptions, "pep": PepOptions}
         return cls(**values | {name: made(**values[name]) for name, made in parts.items()})
+
+
+def suited(recipe: Recipe) -> Recipe:
+    """Scale a start from factors to what suits the recipe's model."""
+    if not recipe.starts_from_factors:
+        return recipe
+    return replace(recipe, value_scale=VALUE_SCALES.get(recipe.step.model, recipe.value_scale))
 
 
 def sparserec() -> Recipe:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from pipeline.data.datasets import Protocol
 from pipeline.models import ModelName
-from pipeline.recipes import RECIPES, Method, Recipe
+from pipeline.recipes import RECIPES, VALUE_SCALES, Method, Recipe
 
 Experiment = Literal["tune", "grid", "ablation", "sensitivity", "domains", "width"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
@@ -135,13 +135,6 @@ SOFTMAX_SCALE, PLAIN_SCALE = 0.7, 0.2
 """Root mean squares of NMF's values, refined by least squares and plain, chosen on validation. The
 smaller the values, the more Adam's first steps move them in proportion: lastfm's MF comes to .251,
 .248 and .243 at .5, .7 and 1 (.003, 0.1)."""
-NGCF_SCALE = 1.5
-"""NGCF scores by rows beside three layers' outputs of length 1, among which small rows are lost:
-on Gowalla one epoch at a rate of .003 comes to .071 at .7 and to .134 at 1.5 (docs/experiments.md).
-On lastfm .7 comes to more, but in 39 epochs."""
-LIGHTGCN_SCALE = 1.0
-"""Propagation shrinks what it adds up: on Gowalla four epochs at a rate of .01 are at .1412, .1411,
-.1415 and .1418 from .7, at .1427, .1434, .1434 and .1448 from 1 (docs/experiments.md)."""
 LEARNING_RATES = (0.003, 0.01, 0.03)
 
 
@@ -160,7 +153,7 @@ def budget_of(dataset: str, model: str) -> Budget:
 
 def refined_scale(model: str) -> float:
     """Give the root mean square that a start refined by least squares is scaled to."""
-    return {"lightgcn": LIGHTGCN_SCALE, "ngcf": NGCF_SCALE}.get(model, SOFTMAX_SCALE)
+    return VALUE_SCALES.get(model, SOFTMAX_SCALE)
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[Override]) -> Recipe:

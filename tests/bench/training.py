@@ -24,9 +24,8 @@ from pipeline.data.split import Split
 from pipeline.evaluate import evaluate
 from pipeline.graph import Graph
 from pipeline.models import MODELS
-from pipeline.recipes import Recipe, dense, sparserec
+from pipeline.recipes import VALUE_SCALES, Recipe, dense, sparserec
 from pipeline.recommender import Recommender
-from pipeline.reproduce.cells import LIGHTGCN_SCALE
 from pipeline.sampling import TripleSampler
 from pipeline.start import initial_table
 from pipeline.train import StepConfig, Trainer
@@ -52,7 +51,7 @@ def same_work(model: str) -> Recipe:
 
 def quick() -> Recipe:
     """Give SparseRec's LightGCN that is timed to a Recall@20: at 10%, without mask updates."""
-    return replace(sparserec(), step=QUICK, value_scale=LIGHTGCN_SCALE, window=0)
+    return replace(sparserec(), step=QUICK, value_scale=VALUE_SCALES["lightgcn"], window=0)
 
 
 def trainer_of(recipe: Recipe, split: Split) -> Trainer:

@@ -1,10 +1,13 @@
-"""Recipes of runs from before a field existed say what these runs did."""
+"""Recipes of runs from before a field existed say what these runs did; starts suit their model."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pipeline.recipes import RECIPES, Recipe
+from pipeline.api import SparseRec
+from pipeline.models import ModelName
+from pipeline.recipes import RECIPES, VALUE_SCALES, Recipe, sparserec, suited
 
 
 def before(method: str, *, refined: bool) -> dict[str, Any]:
@@ -26,3 +29,13 @@ def test_factors_were_of_a_matrix_divided_by_roots(refined: bool) -> None:
 @pytest.mark.parametrize("method", [name for name in RECIPES if name != "sparserec"])
 def test_what_starts_at_random_is_what_it_was(method: str) -> None:
     assert Recipe.from_dict(before(method, refined=True)) == RECIPES[method]()
+
+
+@pytest.mark.parametrize("model", ["mf", "neumf", "lightgcn", "ngcf"])
+def test_a_start_from_factors_suits_its_model(model: ModelName) -> None:
+    recipe = replace(sparserec(), step=replace(sparserec().step, model=model))
+    assert suited(recipe).value_scale == VALUE_SCALES.get(model, 0.25)
+    at_random = replace(recipe, start="random")
+    assert suited(at_random) == at_random
+    assert SparseRec(model).recipe == suited(recipe)
+    assert SparseRec(model, recipe=recipe).recipe == recipe  # a user's own scale stays
