@@ -180,7 +180,7 @@ def test_a_fifth_model_with_layers_needs_no_recompute(tmp_path: Path) -> None:
     for name in (str(path), "lightgcn"):
         model = SparseRec(name, dim=16, density=0.25, epochs=2)
         # NMF's start is refined through a linear graph, and not through layers.
-        model.recipe = replace(model.recipe, start="random")
+        model.recipe = replace(model.recipe, start="random", value_scale=0.25)
         model.fit(matrix, show_progress=False)
         losses.append([epoch["loss"] for epoch in model.history])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
