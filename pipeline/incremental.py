@@ -30,7 +30,7 @@ LEARNING_RATES: dict[OptimizerName, float] = {
 """Where none is given. SGD's is on the batch's mean loss, so it is large: a row's share of a batch
 is about 1 / batch_size. MovieLens-100K would have 10, but on Gowalla, where nothing shifts with
 time, that learns nothing (docs/method.md)."""
-WINDOW, LEAST_UPDATES, SLOTS_A_ROW = 50, 3, 2
+WINDOW, LEAST_UPDATES, SLOTS_A_ROW = 50, 3, 4
 """Of a device's windows: see ``Incremental.window_of``."""
 MOST_SAMPLED = 1 << 16
 """Rows of S at most: their sums take 16 MiB at d = 64, which a phone has to spare."""

@@ -65,12 +65,12 @@ def test_a_window_grows_with_the_table_but_not_past_what_the_run_has_room_for(
 ) -> None:
     recipe = Incremental()
     window, slots = recipe.window_of(num_rows, steps), recipe.batch_slots
-    wanted = 2 * num_rows
+    wanted = 4 * num_rows
     assert window >= WINDOW
     if window > WINDOW:
         assert updates(recipe, num_rows, steps) >= LEAST_UPDATES
         assert (window - 1) * slots < wanted
-    if window * slots < wanted:  # the run is what keeps it from two slots for each row
+    if window * slots < wanted:  # the run is what keeps it from four slots for each row
         assert updates(recipe, num_rows, steps) <= LEAST_UPDATES + 1
 
 
