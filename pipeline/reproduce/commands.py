@@ -260,7 +260,7 @@ def verify(
 ) -> None:
     """Run randomly chosen cheap cells again and compare test Recall@20 and NDCG@20.
 
-    On the record's kind of machine, threads and versions they must agree to 1e-6, elsewhere to 3%.
+    On the record's processor, threads and versions they must agree to 1e-6, elsewhere to 3%.
     Exits with 1 where they do not.
     """
     from pipeline.reproduce.options import parse_budget
@@ -279,7 +279,7 @@ def verify(
         pairs = ", ".join(
             f"{k} {v:.6f} then, {one.found[k]:.6f} now" for k, v in one.recorded.items()
         )
-        bound = "1e-6" if one.exact else "3%, as the machine, threads or versions differ"
+        bound = "1e-6" if one.exact else "3%: another processor, threads or versions, or not known"
         typer.echo(f"{'same' if one.same else 'DIFFERENT'}: {one.id}: {pairs} (within {bound})")
     if not all(one.same for one in checks):
         raise typer.Exit(1)

@@ -17,12 +17,19 @@ import torch
 from sparserec import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
+IDENTITY = (
+    *("vendor_id", "cpu family", "model", "stepping"),
+    *("CPU implementer", "CPU part", "CPU variant", "CPU revision"),
+)
+"""Fields of ``/proc/cpuinfo`` that tell processors apart, x86's and Arm's: a virtual machine gives
+many the same name, and linear algebra rounds by what they are."""
 
 
 def machine() -> dict[str, Any]:
     """Describe this computer: processor, cores, memory, threads and what else it is doing."""
     return {
-        "cpu": _cpu(),
+        "cpu": _of_processor("model name"),
+        "processor": _of_processor(*IDENTITY),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": torch.get_num_threads(),
@@ -79,13 +86,16 @@ def _status(field: str) -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-def _cpu() -> str | None:
+def _of_processor(*fields: str) -> str | None:
+    """Give what is known of the first processor, of these fields."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
     except OSError:
         return platform.processor() or None
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or None
+    lines = (line.partition(":") for line in first.splitlines())
+    known = {name.strip(): value.strip() for name, _, value in lines}
+    found = " ".join(known[field] for field in fields if field in known)
+    return found or platform.processor() or None
 
 
 def _git(*arguments: str) -> str | None:

@@ -47,10 +47,16 @@ def test_a_true_record_agrees_and_a_false_one_does_not(
 
 @pytest.mark.parametrize(
     ("there", "off", "same"),
-    [({}, 2e-6, False), ({}, 5e-7, True), ({"cpu": "x"}, 0.02, True), ({"cpu": "x"}, 0.04, False)],
+    [
+        ({}, 2e-6, False),
+        ({}, 5e-7, True),
+        ({"processor": "x"}, 0.02, True),
+        ({"processor": None}, 0.02, True),  # not recorded
+        ({"processor": "x"}, 0.04, False),
+    ],
 )
 def test_another_machine_is_allowed_more(
-    monkeypatch: pytest.MonkeyPatch, there: dict[str, str], off: float, same: bool
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, str | None], off: float, same: bool
 ) -> None:
     values: dict[str, Any] = {"seconds": 1.0, "test": {"recall@20": 0.5, "ndcg@20": 0.25}}
     values |= {"machine": environment.machine() | there, "versions": environment.versions()}
