@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.datasets import Dataset, load
-from pipeline.data.split import Pairs, Split, leave_out
+from pipeline.data.split import Pairs, Split, leave_out, temporal_split
 from pipeline.evaluate import evaluate
 from pipeline.fit import fit, known_only
 from pipeline.incremental import Incremental, device_recommender, incremental_trainer
@@ -25,7 +25,7 @@ from pipeline.recipes import Recipe, sparserec, suited
 from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from pipeline.table import F32, PackedTable
-from pipeline.tune import past_alone
+from pipeline.tune import past_of
 
 SEEDS = (1, 2, 3)
 EPOCHS = 6
@@ -40,10 +40,11 @@ def host_recipe(model: ModelName = "mf") -> Recipe:
 
 
 def split_of(dataset: Dataset) -> Split:
-    """Cut what the host may look at."""
-    if dataset.interactions.timestamps is not None:
-        return past_alone(dataset.split())
-    return leave_out(dataset.interactions, valid=0.1, log=0.2, later=0.1)
+    """Cut what the host may look at: a published train file, or else the past of a split."""
+    past = dataset.interactions if dataset.test is not None else past_of(dataset.split())
+    if past.timestamps is not None:
+        return temporal_split(past)
+    return leave_out(past, valid=0.1, log=0.2, later=0.1)
 
 
 def changed(recipe: Incremental, text: str) -> Incremental:

@@ -52,7 +52,7 @@ def device_trials(recipe: Recipe, device: Incremental, split: Split) -> Iterator
     Raises:
         SparseRecError: if the interactions have no times.
     """
-    inner = past_alone(split)
+    inner = _past_alone(split)
     table = fit(recipe, inner).table
     known_items = inner.known_items
     past = join(inner.train, inner.valid)
@@ -73,19 +73,21 @@ def device_trials(recipe: Recipe, device: Incremental, split: Split) -> Iterator
         yield best
 
 
-def past_alone(split: Split) -> Split:
-    """Cut the host's past by time, as the whole data is cut: nothing after it is looked at.
-
-    Raises:
-        SparseRecError: if the interactions have no times.
-    """
+def past_of(split: Split) -> Interactions:
+    """Give the host's past as a log of its own, with times if it has them."""
     train, valid = split.train, split.valid
-    if train.timestamps is None or valid.timestamps is None:
+    past, times = join(train, valid), None
+    if train.timestamps is not None and valid.timestamps is not None:
+        times = np.concatenate([train.timestamps, valid.timestamps])
+    users, items = split.user_ids[: split.known_users], split.item_ids[: split.known_items]
+    return Interactions(past.users, past.items, times, users, items)
+
+
+def _past_alone(split: Split) -> Split:
+    past = past_of(split)
+    if past.timestamps is None:
         raise SparseRecError(
             "the device's part can only be tuned on interactions with times",
             "use a log with a time column",
         )
-    past = join(train, valid)
-    times = np.concatenate([train.timestamps, valid.timestamps])
-    users, items = split.user_ids[: split.known_users], split.item_ids[: split.known_items]
-    return temporal_split(Interactions(past.users, past.items, times, users, items))
+    return temporal_split(past)

@@ -65,8 +65,11 @@ def test_the_study_is_of_any_model(
     assert after[0] != after[2]  # the rate made a difference
 
 
-def test_the_study_looks_at_nothing_after_the_past(log: str) -> None:
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_study_looks_at_nothing_after_the_past(log: str, timed: bool) -> None:
     dataset = load(log)
+    if not timed:
+        dataset = replace(dataset, interactions=replace(dataset.interactions, timestamps=None))
     whole, inner = dataset.split(), split_of(dataset)
     past = join(whole.train, whole.valid)
     known = set(pair_keys(past.users, past.items, whole.num_items).tolist())
