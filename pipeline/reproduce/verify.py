@@ -63,6 +63,7 @@ def _check(record: Record, say: Callable[[str], None]) -> Check:
     after = {name: found["test"][name] for name in names}
     now, then = environment.machine(), record.values["machine"]
     exact = all(now[key] == then.get(key) for key in ("processor", "threads"))
+    exact = exact and now["processor"] is not None
     exact = exact and environment.versions() == record.values["versions"]
     allowed = {name: EXACT if exact else ELSEWHERE * before[name] for name in names}
     same = all(abs(before[name] - after[name]) <= allowed[name] for name in names)
