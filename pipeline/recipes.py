@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.als import AlsOptions
-from pipeline.models import MODELS
+from pipeline.models import MODELS, ModelName
 from pipeline.nmf import NmfOptions
 from pipeline.pep import PepOptions
 from pipeline.prune import small_dim
@@ -27,7 +27,7 @@ Start = Literal["nmf", "nmf-mask", "random"]
 Sides = Literal["joint", "each"]
 PLAIN = AlsOptions(sweeps=0)
 """NMF's start as it is."""
-VALUE_SCALES: dict[str, float] = {"neumf": 0.7, "lightgcn": 1.0, "ngcf": 1.5}
+VALUE_SCALES: dict[ModelName, float] = {"neumf": 0.7, "lightgcn": 1.0, "ngcf": 1.5}
 """Root mean squares of starts from factors that suit a model, where ``Recipe``'s, MF's, does not.
 From smaller values the first steps of training undo the start, on a host as on a device. LightGCN's
 propagation shrinks what it adds up; NGCF's rows stand beside three layers' outputs of length 1

@@ -160,23 +160,15 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
 def _score(jvm: Jvm, folder: Path, gowalla: Path, log: Log) -> list[Result]:
     """Compare the best 20 of all items, a user's, from the packed table and from a dense one.
 
-    First as an evaluation ranks for many users, both sides for some of them at once; then for one
-    user alone; then from a table whose values are float16.
+    First as an evaluation ranks for many users, both sides for some of them at once, and likewise
+    from a table whose values are float16; then for one user alone.
     """
-    half = write_bundle(
-        folder / "score_float16",
-        GOWALLA_USERS,
-        GOWALLA_ITEMS,
-        log,
-        gowalla,
-        None,
-        RANKED,
-        "float16",
+    gowalla_of = partial(
+        write_bundle, num_users=GOWALLA_USERS, num_items=GOWALLA_ITEMS, log=log, programs_of=gowalla
     )
-    whole, alone = (
-        write_bundle(folder / name, GOWALLA_USERS, GOWALLA_ITEMS, log, gowalla, gowalla, ranked)
-        for name, ranked in (("score", RANKED), ("score_alone", 1))
-    )
+    whole = gowalla_of(folder / "score", table_of=gowalla, ranked=RANKED)
+    half = gowalla_of(folder / "score_float16", ranked=RANKED, precision="float16")
+    alone = gowalla_of(folder / "score_alone", table_of=gowalla)
     return [
         _score_time(jvm, whole, RANKED, 1),
         _score_bytes(whole),
