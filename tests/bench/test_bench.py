@@ -176,6 +176,7 @@ def test_what_was_found_is_written_at_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "machine.json").read_text()) == {"system": "x"}
 
 
-def test_a_process_that_ends_says_why(runtime: Runtime) -> None:
+def test_a_process_that_ends_says_why(runtime: Runtime, bundle: Path) -> None:
     with Jvm(runtime) as jvm, pytest.raises(RuntimeError, match="absent"):
+        jvm.ask("loop", "tiny", bundle, 1)  # the library's own thread runs on from here
         jvm.ask("loop", "a", "/absent", 1)
