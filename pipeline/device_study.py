@@ -54,7 +54,7 @@ def changed(recipe: Incremental, text: str) -> Incremental:
         ValueError: there is no such field, or its value is no number.
     """
     kinds: dict[str, Any] = {one.name: type(getattr(recipe, one.name)) for one in fields(recipe)}
-    kinds["window"] = int  # None by default
+    kinds |= {"window": int, "sampled_fraction": float}  # None by default
     values = {}
     for pair in text.split(","):
         name, _, value = pair.partition("=")

@@ -32,8 +32,9 @@ is about 1 / batch_size. MovieLens-100K would have 10, but on Gowalla, where not
 time, that learns nothing (docs/method.md)."""
 WINDOW, LEAST_UPDATES, SLOTS_A_ROW = 50, 3, 4
 """Of a device's windows: see ``Incremental.window_of``."""
-MOST_SAMPLED = 1 << 16
-"""Rows of S at most: their sums take 16 MiB at d = 64, which a phone has to spare."""
+SAMPLED, MOST_SAMPLED = 0.25, 1 << 12
+"""S is a quarter of the rows, or so many, whose sums take 1 MiB at d = 64: as much as a second
+cache holds. Large tables learn as well by that (docs/method.md)."""
 SCORED_ROWS = 256
 """C of models with a graph: rows whose vectors are made at a time."""
 
@@ -58,7 +59,7 @@ class Incremental:
         epochs: passes over the log.
         seed: of the draws.
         window: dT, steps between two mask updates; None: what ``window_of`` gives.
-        sampled_fraction: |S| / N, of no more than ``MOST_SAMPLED`` rows: see ``fraction_of``.
+        sampled_fraction: |S| / N; None: what ``fraction_of`` gives.
         exchange_fraction, exchange_stop: of the mask updates.
         negative_tries: draws for a negative before the last one stands.
         floor: least active entries of a row.
@@ -77,7 +78,7 @@ class Incremental:
     epochs: int = 14
     seed: int = 1
     window: int | None = None
-    sampled_fraction: float = 0.25
+    sampled_fraction: float | None = None
     exchange_fraction: float = 0.1
     exchange_stop: float = 0.75
     negative_tries: int = 8
@@ -116,8 +117,10 @@ class Incremental:
         return max(WINDOW, min(for_table, for_run))
 
     def fraction_of(self, num_rows: int) -> float:
-        """Give |S| / N for a table of N rows."""
-        return min(self.sampled_fraction, MOST_SAMPLED / num_rows)
+        """Give |S| / N for a table of N rows: the recipe's own, or else ``SAMPLED``'s."""
+        if self.sampled_fraction is not None:
+            return self.sampled_fraction
+        return min(SAMPLED, MOST_SAMPLED / num_rows)
 
     @property
     def batch_slots(self) -> int:

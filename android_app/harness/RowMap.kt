@@ -5,27 +5,31 @@ package org.sparserec.harness
  * linear probing. Nothing is allocated after the constructor.
  */
 class RowMap(capacity: Int) {
-    /** Rows plus one; 0 where there is none. */
-    private val rows = IntArray((4 * capacity).takeHighestOneBit())
-    private val numbers = IntArray(rows.size)
-    private val shift = Int.SIZE_BITS - rows.size.countTrailingZeroBits()
+    /** The row plus one in the upper half, its number in the lower; 0 where there is none. */
+    private val cells = LongArray((8 * capacity).takeHighestOneBit())
+    private val shift = Int.SIZE_BITS - cells.size.countTrailingZeroBits()
 
-    fun clear() = rows.fill(0)
+    fun clear() = cells.fill(0)
 
     /** Where [row] is, or else where it would go. */
     fun find(row: Int): Int {
         var place = row * HASH ushr shift
-        while (rows[place] != 0 && rows[place] != row + 1) place = place + 1 and rows.size - 1
-        return place
+        while (true) {
+            val cell = cells[place]
+            if (cell == 0L || (cell ushr Int.SIZE_BITS).toInt() == row + 1) return place
+            place = place + 1 and cells.size - 1
+        }
     }
 
     /** The number at a place that [find] gave, or -1. */
-    fun number(place: Int): Int = if (rows[place] == 0) -1 else numbers[place]
+    fun number(place: Int): Int {
+        val cell = cells[place]
+        return if (cell == 0L) -1 else cell.toInt()
+    }
 
     /** Gives [row] a number, at the place that [find] gave for it. */
     fun put(place: Int, row: Int, number: Int) {
-        rows[place] = row + 1
-        numbers[place] = number
+        cells[place] = (row + 1).toLong() shl Int.SIZE_BITS or number.toLong()
     }
 
     private companion object {

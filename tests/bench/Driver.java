@@ -60,6 +60,8 @@ public final class Driver {
                 return "null";
             case "time": // name, repetitions: nanoseconds of each
                 return Arrays.toString(time(WORK.get(name), number(said[2])));
+            case "accesses": // name of a loop of MF, steps: nanoseconds of reading its batches' rows
+                return Arrays.toString(LOOPS.get(name).accesses(number(said[2])));
             case "metrics": // name of a loop: the report's metrics of all its steps
                 return LOOPS.get(name).metrics();
             case "share": // name of a loop, windows, steps of one: nanoseconds, also of the graph

@@ -10,6 +10,7 @@ import org.sparserec.harness.ExecuTorch;
 import org.sparserec.harness.Graph;
 import org.sparserec.harness.Interactions;
 import org.sparserec.harness.Metrics;
+import org.sparserec.harness.PackedTable;
 import org.sparserec.harness.Sampler;
 import org.sparserec.harness.Samples;
 import org.sparserec.harness.TrainState;
@@ -17,22 +18,28 @@ import org.sparserec.harness.Trainer;
 
 /** The harness's training loop on a bundle, put together as the harness does it for a run. */
 final class Loop {
+    private static final int SLOTS_PER_EXAMPLE = 3; // of MF: user, positive, negative
+
     private final TrainState state;
+    private final Sampler sampler;
+    private final int[] batch;
     private final Watched program;
     private final Trainer trainer;
     private final Evaluator evaluator;
     private final Metrics metrics;
+    private long touched; // keeps the accesses from being left out
 
     Loop(Path path, int steps) {
         Bundle bundle = Bundle.Companion.open(path);
         Interactions interactions = bundle.interactions();
-        Sampler sampler = new Sampler(interactions, bundle.getManifest());
+        sampler = new Sampler(interactions, bundle.getManifest());
         state = TrainState.Companion.begin(bundle, steps, sampler.getSampledSize());
         ExecuTorch programs = ExecuTorch.Companion.load(bundle, 1, state.getDense());
         Graph graph = bundle.graph();
         program = new Watched(programs.getStepProgram());
         metrics = new Metrics(steps);
         trainer = new Trainer(bundle.getManifest(), program, sampler, state, metrics, graph);
+        batch = new int[SLOTS_PER_EXAMPLE * bundle.getManifest().getTraining().getBatchSize()];
         evaluator = new Evaluator(
             bundle.getManifest(), programs.getScoreProgram(), interactions, new Samples(256), graph);
     }
@@ -45,6 +52,31 @@ final class Loop {
     void evaluate() {
         ByteBuffer dense = state.getDense().isEmpty() ? null : state.getDense().get(0);
         evaluator.evaluate(state.getTable(), dense);
+    }
+
+    /**
+     * Nanoseconds, after each of so many steps, of reading once where the entries of the next
+     * batch's rows are, and a number of the first and the last of them: what any step waits for.
+     */
+    long[] accesses(int steps) {
+        PackedTable table = state.getTable();
+        int[] starts = new int[batch.length];
+        int[] ends = new int[batch.length];
+        long[] taken = new long[steps];
+        for (int k = 0; k < steps; k++) {
+            step();
+            sampler.batch(state.getStep(), batch, batch.length / SLOTS_PER_EXAMPLE);
+            long start = System.nanoTime();
+            for (int slot = 0; slot < batch.length; slot++) {
+                starts[slot] = table.start(batch[slot]);
+                ends[slot] = table.end(batch[slot]);
+            }
+            for (int slot = 0; slot < batch.length; slot++) {
+                touched += table.touch(starts[slot], ends[slot]);
+            }
+            taken[k] = System.nanoTime() - start;
+        }
+        return taken;
     }
 
     String metrics() {

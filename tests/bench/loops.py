@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -117,11 +118,17 @@ def growth(
     }
     samples = by_turns(sides, 10)
     suffix, target = ("", 1 / 2) if gowalla is None else (f"_{access}", 1 / 1.2)
+    read: dict[str, tuple[Timed, int]] = {
+        "ours": (partial(jvm.ask, "accesses", names[LARGE]), 100),
+        "peer": (partial(jvm.ask, "accesses", names[SMALL]), 100),
+    }
+    accesses = by_turns(read, 10)
     metrics = {rows: jvm.ask("metrics", name) for rows, name in names.items()}
     graphs = {rows: _graph(of)[-1000:] for rows, of in metrics.items()}
     results = [
         compared(f"step_1e7_vs_1e4_rows{suffix}", **samples, target=target),
         compared(f"graph_1e7_vs_1e4_rows{suffix}", graphs[LARGE], graphs[SMALL]),
+        compared(f"access_1e7_vs_1e4_rows{suffix}", **accesses),
     ]
     return results, {names[rows]: parts(of) for rows, of in metrics.items()}
 

@@ -177,6 +177,7 @@ def test_what_was_found_is_written_at_once(tmp_path: Path) -> None:
 
 
 def test_a_process_that_ends_says_why(runtime: Runtime, bundle: Path) -> None:
-    with Jvm(runtime) as jvm, pytest.raises(RuntimeError, match="absent"):
+    with Jvm(runtime) as jvm:
         jvm.ask("loop", "tiny", bundle, 1)  # the library's own thread runs on from here
-        jvm.ask("loop", "a", "/absent", 1)
+        with pytest.raises(RuntimeError, match="absent"):
+            jvm.ask("loop", "a", "/absent", 1)
