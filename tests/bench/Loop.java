@@ -23,6 +23,8 @@ final class Loop {
     private final TrainState state;
     private final Sampler sampler;
     private final int[] batch;
+    private final int[] starts;
+    private final int[] ends;
     private final Watched program;
     private final Trainer trainer;
     private final Evaluator evaluator;
@@ -40,6 +42,8 @@ final class Loop {
         metrics = new Metrics(steps);
         trainer = new Trainer(bundle.getManifest(), program, sampler, state, metrics, graph);
         batch = new int[SLOTS_PER_EXAMPLE * bundle.getManifest().getTraining().getBatchSize()];
+        starts = new int[batch.length];
+        ends = new int[batch.length];
         evaluator = new Evaluator(
             bundle.getManifest(), programs.getScoreProgram(), interactions, new Samples(256), graph);
     }
@@ -59,24 +63,25 @@ final class Loop {
      * batch's rows are, and a number of the first and the last of them: what any step waits for.
      */
     long[] accesses(int steps) {
-        PackedTable table = state.getTable();
-        int[] starts = new int[batch.length];
-        int[] ends = new int[batch.length];
         long[] taken = new long[steps];
         for (int k = 0; k < steps; k++) {
             step();
             sampler.batch(state.getStep(), batch, batch.length / SLOTS_PER_EXAMPLE);
             long start = System.nanoTime();
-            for (int slot = 0; slot < batch.length; slot++) {
-                starts[slot] = table.start(batch[slot]);
-                ends[slot] = table.end(batch[slot]);
-            }
-            for (int slot = 0; slot < batch.length; slot++) {
-                touched += table.touch(starts[slot], ends[slot]);
-            }
+            read(state.getTable());
             taken[k] = System.nanoTime() - start;
         }
         return taken;
+    }
+
+    private void read(PackedTable table) {
+        for (int slot = 0; slot < batch.length; slot++) {
+            starts[slot] = table.start(batch[slot]);
+            ends[slot] = table.end(batch[slot]);
+        }
+        for (int slot = 0; slot < batch.length; slot++) {
+            touched += table.touch(starts[slot], ends[slot]);
+        }
     }
 
     String metrics() {

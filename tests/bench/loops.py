@@ -122,6 +122,7 @@ def growth(
         "ours": (partial(jvm.ask, "accesses", names[LARGE]), 100),
         "peer": (partial(jvm.ask, "accesses", names[SMALL]), 100),
     }
+    jvm.ask("accesses", names[SMALL], 2000)  # compiled by then
     accesses = by_turns(read, 10)
     metrics = {rows: jvm.ask("metrics", name) for rows, name in names.items()}
     graphs = {rows: _graph(of)[-1000:] for rows, of in metrics.items()}
