@@ -116,9 +116,8 @@ class Neighbourhood(
     /** Makes [slot] a reader of what was drawn for it, each row once. */
     private fun connect(slot: Int, rowOf: IntArray) {
         val first = slot * width
-        val distinct = degrees[slot] <= width
         for (place in first until first + minOf(degrees[slot], width)) {
-            if (distinct || isNew(place, first)) connect(slot, drawn[place], rowOf)
+            if (isNew(place, first)) connect(slot, drawn[place], rowOf)
         }
     }
 

@@ -14,18 +14,14 @@ class RowMap(capacity: Int) {
     /** Where [row] is, or else where it would go. */
     fun find(row: Int): Int {
         var place = row * HASH ushr shift
-        while (true) {
-            val cell = cells[place]
-            if (cell == 0L || (cell ushr Int.SIZE_BITS).toInt() == row + 1) return place
+        while (cells[place] != 0L && (cells[place] ushr Int.SIZE_BITS).toInt() != row + 1) {
             place = place + 1 and cells.size - 1
         }
+        return place
     }
 
     /** The number at a place that [find] gave, or -1. */
-    fun number(place: Int): Int {
-        val cell = cells[place]
-        return if (cell == 0L) -1 else cell.toInt()
-    }
+    fun number(place: Int): Int = if (cells[place] == 0L) -1 else cells[place].toInt()
 
     /** Gives [row] a number, at the place that [find] gave for it. */
     fun put(place: Int, row: Int, number: Int) {

@@ -31,17 +31,15 @@ public final class Driver {
         ExecuTorchRuntime.getRegisteredOps(); // loads the library, so that no memory is for that
         BufferedReader commands =
             new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        int status = 1;
         try {
             for (String line = commands.readLine(); line != null; line = commands.readLine()) {
                 System.out.println("RESULT\t" + answer(line.split("\t")));
             }
-            status = 0;
         } catch (Exception | Error failed) {
             failed.printStackTrace();
-        } finally {
-            System.exit(status); // fbjni leaves a thread that is no daemon
+            System.exit(1);
         }
+        System.exit(0); // fbjni leaves a thread that is no daemon
     }
 
     private static String answer(String[] said) throws IOException {

@@ -111,21 +111,20 @@ def growth(
         )
         jvm.ask("loop", name, folder / name, MOST_STEPS)
         jvm.time(f"{name} step", 2000)  # a page that is written the first time is copied
-    large, small = f"{names[LARGE]} step", f"{names[SMALL]} step"
-    sides: dict[str, tuple[Timed, int]] = {
-        "ours": (lambda count: jvm.time(large, count), 100),
-        "peer": (lambda count: jvm.time(small, count), 100),
+    steps: dict[str, tuple[Timed, int]] = {
+        "ours": (partial(jvm.time, f"{names[LARGE]} step"), 100),
+        "peer": (partial(jvm.time, f"{names[SMALL]} step"), 100),
     }
-    samples = by_turns(sides, 10)
+    samples = by_turns(steps, 10)
     suffix, target = ("", 1 / 2) if gowalla is None else (f"_{access}", 1 / 1.2)
-    read: dict[str, tuple[Timed, int]] = {
+    metrics = {rows: jvm.ask("metrics", name) for rows, name in names.items()}
+    graphs = {rows: _graph(of)[-1000:] for rows, of in metrics.items()}
+    reads: dict[str, tuple[Timed, int]] = {  # last: they bring near what the next step reads
         "ours": (partial(jvm.ask, "accesses", names[LARGE]), 100),
         "peer": (partial(jvm.ask, "accesses", names[SMALL]), 100),
     }
     jvm.ask("accesses", names[SMALL], 2000)  # compiled by then
-    accesses = by_turns(read, 10)
-    metrics = {rows: jvm.ask("metrics", name) for rows, name in names.items()}
-    graphs = {rows: _graph(of)[-1000:] for rows, of in metrics.items()}
+    accesses = by_turns(reads, 10)
     results = [
         compared(f"step_1e7_vs_1e4_rows{suffix}", **samples, target=target),
         compared(f"graph_1e7_vs_1e4_rows{suffix}", graphs[LARGE], graphs[SMALL]),
