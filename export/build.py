@@ -38,6 +38,7 @@ from export.score import score_chunk, score_methods, vector_methods, vector_widt
 from export.step import Step, methods, update_chunk
 from pipeline.files import encode_ids
 from pipeline.incremental import SCORED_ROWS, Incremental
+from pipeline.losses import SHARED
 from pipeline.models import MODELS
 from pipeline.precision import decoded, encoded
 from pipeline.run import TrainedRun
@@ -278,7 +279,7 @@ def _manifest(
         dense=specs(run.dense),
         training=Training(
             loss=recipe.loss,
-            negatives=recipe.negatives if recipe.loss == "softmax" else 0,
+            negatives=recipe.negatives if recipe.loss in SHARED else 0,
             optimizer=recipe.optimizer,
             learning_rate=recipe.learning_rate,
             l2=recipe.l2,

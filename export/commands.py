@@ -20,6 +20,7 @@ class LossChoice(StrEnum):
 
     bpr = "bpr"
     bce = "bce"
+    bpr_shared = "bpr-shared"
     softmax = "softmax"
 
 
@@ -69,7 +70,7 @@ def export(
         int | None, typer.Option(min=1, help="Examples a step on the device.")
     ] = None,
     negatives: Annotated[
-        int | None, typer.Option(min=1, help="Items that a batch shares, for softmax.")
+        int | None, typer.Option(min=1, help="Items that a batch shares, where it does.")
     ] = None,
     learning_rate: Annotated[
         float | None,

@@ -32,7 +32,7 @@ MODELS_WITH_GRAPH = ("ngcf", "lightgcn")
 WORDS = {
     "model": ("mf", "neumf", *MODELS_WITH_GRAPH),
     "precision": ("float32", "float16", "int8"),
-    "training.loss": ("bpr", "bce", "softmax"),
+    "training.loss": ("bpr", "bce", "bpr-shared", "softmax"),
     "training.optimizer": ("sgd", "momentum", "adagrad", "adam"),
 }
 """What these fields may be. Written out, so that ``sparserec inspect`` does without torch."""

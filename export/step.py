@@ -10,7 +10,7 @@ from torch import Tensor
 from export.dense import DenseSpec, split
 from export.methods import Method, TensorSpec
 from pipeline.aggregate import Lists
-from pipeline.losses import SLOTS_PER_EXAMPLE, LossName, batch_loss
+from pipeline.losses import SHARED, SLOTS_PER_EXAMPLE, LossName, batch_loss
 from pipeline.models import MODELS, ModelName, mf
 from pipeline.optimizers import STATE, OptimizerName, moved, rates
 
@@ -37,7 +37,7 @@ class Step:
         model: the base recommender.
         loss: of the batch.
         optimizer: of entries and dense parameters.
-        negatives: K, of ``softmax``.
+        negatives: K, that the batch shares, where it does.
         num_items: items that negatives are drawn from.
         tile: T, for models with a graph.
         fanout: F, likewise.
@@ -60,7 +60,7 @@ class Step:
     @property
     def batch_slots(self) -> int:
         """S: users, positives, negatives."""
-        if self.loss == "softmax":
+        if self.loss in SHARED:
             return 2 * self.batch_size + self.negatives
         return SLOTS_PER_EXAMPLE * self.batch_size
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.graph import ColumnBlocks, Graph
-from pipeline.losses import SLOTS_PER_EXAMPLE, LossName, batch_loss
+from pipeline.losses import SHARED, SLOTS_PER_EXAMPLE, LossName, batch_loss
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Tile
 from pipeline.table import F32, I64, PackedTable
@@ -83,12 +83,12 @@ class Objective:
         """
         sums = [torch.zeros_like(values) for values in (*taken, *dense.values())]
         total = 0.0
-        negatives = len(taken[0]) - 2 * size if self.loss == "softmax" else 1
+        negatives = len(taken[0]) - 2 * size if self.loss in SHARED else 1
         at_a_time = max(1, FLOATS_AT_A_TIME // (negatives * MODELS[self.model].PAIR_FLOATS))
         for start in range(0, size, at_a_time):
             stop = min(start + at_a_time, size)
             own = [slice(k * size + start, k * size + stop) for k in range(SLOTS_PER_EXAMPLE)]
-            if self.loss == "softmax":  # all examples share its negatives
+            if self.loss in SHARED:
                 own[-1] = slice(2 * size, None)
             parts = [torch.cat([values[at] for at in own]).requires_grad_() for values in taken]
             loss = self.of_taken(parts[0], parts[-1], dense, stop - start) * ((stop - start) / size)

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from pipeline.models import Model
 
-LossName = Literal["bpr", "bce", "softmax"]
+LossName = Literal["bpr", "bce", "bpr-shared", "softmax"]
 SLOTS_PER_EXAMPLE = 3
 """Of ``bpr`` and ``bce``: user, positive item, negative item."""
+SHARED: tuple[LossName, ...] = ("bpr-shared", "softmax")
+"""Losses whose negatives are drawn once, for the whole batch."""
 
 
 def bpr(margins: Tensor) -> Tensor:
@@ -24,6 +26,18 @@ def bpr(margins: Tensor) -> Tensor:
         margins: (B,), a user's negative item's score less the positive one's.
     """
     return F.softplus(margins)
+
+
+def bpr_shared(positive: Tensor, negatives: Tensor) -> Tensor:
+    """``bpr`` against each of K items, their mean: float32 (B,).
+
+    With a uniform draw it has the mean of ``bpr`` against one, and its gradient less noise.
+
+    Args:
+        positive: scores (B,).
+        negatives: scores (B, K) of K items that the whole batch shares.
+    """
+    return bpr(negatives - positive[:, None]).mean(dim=1)
 
 
 def bce(positive: Tensor, negative: Tensor) -> Tensor:
@@ -59,8 +73,8 @@ def batch_loss(
         name: of the loss.
         model: whose scores are taken.
         vectors: float32 (S, w'), what ``model.propagate`` made of the batch's slots: [0, B) users,
-            [B, 2B) positive items, then the negatives: B, one for each example, or for ``softmax``
-            any number, shared by all.
+            [B, 2B) positive items, then the negatives: B, one for each example, or for a loss in
+            ``SHARED`` any number.
         rows: float32 (S, d), the same slots' rows of the table, which the penalty is on.
         dense: the model's dense parameters.
         weight: float32 (B,): 1 for a real example, 0 for padding; at least one is not 0.
@@ -71,11 +85,15 @@ def batch_loss(
         float32 ().
     """
     size = weight.shape[0]
-    if name == "softmax":
+    if name in SHARED:
         user, negative = vectors[:size], vectors[2 * size :]
         positives = model.pair_scores(user, vectors[size : 2 * size], dense)
         negatives = model.scores(user[None], negative[None], dense).squeeze(0)
-        losses = softmax(positives, negatives, num_items)
+        losses = (
+            softmax(positives, negatives, num_items)
+            if name == "softmax"
+            else bpr_shared(positives, negatives)
+        )
     elif name == "bce":
         losses = bce(*model.example_scores(vectors, size, dense))
     else:
@@ -83,5 +101,5 @@ def batch_loss(
     squared = (rows * rows).sum(dim=1)
     penalty = squared[:size] + squared[size : 2 * size]
     others = squared[2 * size :]
-    penalty = penalty + (others.mean() if name == "softmax" else others)
+    penalty = penalty + (others.mean() if name in SHARED else others)
     return (weight * (losses + (0.5 * l2) * penalty)).sum() / weight.sum()

@@ -25,7 +25,7 @@ from pipeline.backward import (
 )
 from pipeline.exchange import Schedule, exchange
 from pipeline.graph import ColumnBlocks, Graph
-from pipeline.losses import LossName
+from pipeline.losses import SHARED, LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Neighbourhood
 from pipeline.optimizers import STATE, OptimizerName, update
@@ -45,12 +45,12 @@ class StepConfig:
 
     Attributes:
         model: the base recommender.
-        loss: ``bpr``, ``bce`` (one negative an example) or ``softmax`` (shared negatives).
+        loss: ``bpr``, ``bce`` (one negative an example), ``bpr-shared`` or ``softmax`` (shared).
         optimizer: ``sgd``, ``momentum``, ``adagrad`` or ``adam``.
         learning_rate: of the optimizer.
         l2: penalty on the rows of an example.
         batch_size: examples a step.
-        negatives: K, items that the batch shares under ``softmax``.
+        negatives: K, items that the batch shares, where the loss is of such.
         sampled_fraction: |S| / N, rows that get a dense gradient in a window.
         importance: how S is drawn: in proportion to the rows' training frequency, uniformly, in
             proportion to the norms of their gradients in the window before (by frequency in the
@@ -159,7 +159,7 @@ class Trainer:
     def _slots(self) -> I64:
         """Draw the batch: the rows of users, of positives and of negatives."""
         sampler, size, offset = self.sampler, self.config.batch_size, self.table.num_users
-        if self.config.loss == "softmax":
+        if self.config.loss in SHARED:
             users, positives = sampler.positives(self.step, size)
             negatives = sampler.shared_negatives(self.step, self.config.negatives)
         else:

@@ -38,12 +38,13 @@ class Fields private constructor(
 
     fun text(name: String): String = json[name]?.textOrNull() ?: fail(name, "a string")
 
-    /** One of [choices] by its lower-case name; [default] where the field is absent. */
+    /** One of [choices], written as in `bpr-shared`; [default] where the field is absent. */
     fun <T : Enum<T>> choice(name: String, choices: Array<T>, default: T? = null): T {
         if (default != null && name !in names) return default
         val text = json[name]?.textOrNull()
-        return choices.find { it.name.lowercase() == text }
-            ?: fail(name, "one of ${choices.joinToString { it.name.lowercase() }}")
+        val words = choices.map { it.name.lowercase().replace('_', '-') }
+        return choices.getOrNull(words.indexOf(text))
+            ?: fail(name, "one of ${words.joinToString()}")
     }
 
     fun longs(name: String): List<Long> =

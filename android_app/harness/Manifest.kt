@@ -121,12 +121,17 @@ class Manifest(
                 exchangeFraction = json.double("exchange_fraction", 0.0, 1.0),
                 exchangeStop = json.double("exchange_stop", 0.0, 1.0),
                 negativeTries = json.int("negative_tries", COUNT),
-                sharedNegatives = if (loss == Loss.SOFTMAX) json.int("negatives", COUNT) else 0,
+                sharedNegatives = if (loss.shared) json.int("negatives", COUNT) else 0,
             )
         }
 
-        /** Only the shared negatives of softmax matter here: the loss itself is in the program. */
-        private enum class Loss { BPR, BCE, SOFTMAX }
+        /** Only whether a batch shares its negatives matters here: the rest is in the program. */
+        private enum class Loss(val shared: Boolean) {
+            BPR(false),
+            BCE(false),
+            BPR_SHARED(true),
+            SOFTMAX(true),
+        }
 
         private fun denseSize(json: Fields): Int {
             if ("dense" !in json.names) return 0

@@ -101,7 +101,7 @@ class Device:
             user, item = self.log[bounded(draw(seed, 0, self.step, b), len(self.log))]
             users.append(user)
             positives.append(self.m["num_users"] + item)
-            if self.t["loss"] == "softmax":
+            if self.t["loss"] in ("bpr-shared", "softmax"):
                 continue
             for t in range(tries):
                 negative = bounded(draw(seed, 1, self.step, b * tries + t), known)

@@ -31,8 +31,10 @@ CASES = (
     ("mf", "bpr", "sgd"),
     ("mf", "bce", "momentum"),
     ("mf", "softmax", "adagrad"),
+    ("mf", "bpr-shared", "adagrad"),
     ("lightgcn", "bpr", "adam"),
     ("lightgcn", "softmax", "sgd"),
+    ("lightgcn", "bpr-shared", "sgd"),
     ("neumf", "bpr", "sgd"),
     ("neumf", "bce", "momentum"),
     ("neumf", "softmax", "adagrad"),
@@ -116,12 +118,12 @@ def loss_of(
                 to = int(lists["neighbours"][slot, k])
                 adjacency[slot, to] += lists["neighbour_weights"][slot, k]
         vectors = propagate(model, rows, adjacency, dense)
-    last = 2 * BATCH + (NEGATIVES if loss == "softmax" else BATCH)
+    last = 2 * BATCH + (NEGATIVES if loss in ("bpr-shared", "softmax") else BATCH)
     users, items, others = vectors[:BATCH], vectors[BATCH : 2 * BATCH], vectors[2 * BATCH : last]
     positive = score(model, users, items, dense)
     squares = rows.square().sum(1)
     penalty = squares[:BATCH] + squares[BATCH : 2 * BATCH]
-    if loss == "softmax":
+    if loss in ("bpr-shared", "softmax"):
         wrong = score(
             model,
             users[:, None].expand(-1, NEGATIVES, -1),
@@ -130,6 +132,8 @@ def loss_of(
         )
         logits = torch.cat([positive[:, None], wrong + np.log(ITEMS / NEGATIVES)], 1)
         losses = -logits.log_softmax(1)[:, 0]
+        if loss == "bpr-shared":
+            losses = -F.logsigmoid(positive[:, None] - wrong).mean(1)
         penalty = penalty + squares[2 * BATCH : last].mean()
     else:
         wrong = score(model, users, others, dense)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.exchange import Schedule
-from pipeline.losses import LossName
+from pipeline.losses import SHARED, LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.regrowth import importance_rows
 from pipeline.train import Grow, StepConfig, Trainer
@@ -21,6 +21,7 @@ CASES = [
     ("ngcf", "bpr"),
     ("lightgcn", "bpr"),
     ("lightgcn", "softmax"),
+    ("lightgcn", "bpr-shared"),
 ]
 
 
@@ -42,7 +43,7 @@ def dense_loss(
     model = MODELS[config.model]
     vectors = model.propagate(weight, lambda x: adjacency @ x, dense)
     size = config.batch_size
-    if config.loss == "softmax":
+    if config.loss in SHARED:
         users, items = sampler.positives(step, size)
         wrong = sampler.shared_negatives(step, config.negatives)
     else:
@@ -50,10 +51,12 @@ def dense_loss(
     u, p, n = (torch.from_numpy(x) for x in (users, USERS + items, USERS + wrong))
     positive = model.pair_scores(vectors[u], vectors[p], dense)
     squares = weight[u].square().sum(1) + weight[p].square().sum(1)
-    if config.loss == "softmax":
-        scores = torch.cat([positive[:, None], vectors[u] @ vectors[n].T], dim=1)
-        scores[:, 1:] += np.log(ITEMS / len(wrong))
+    if config.loss in SHARED:
+        negatives = vectors[u] @ vectors[n].T
+        scores = torch.cat([positive[:, None], negatives + np.log(ITEMS / len(wrong))], dim=1)
         loss = F.cross_entropy(scores, torch.zeros(size, dtype=torch.long), reduction="none")
+        if config.loss == "bpr-shared":
+            loss = -F.logsigmoid(positive[:, None] - negatives).mean(dim=1)
         squares = squares + weight[n].square().sum(1).mean()
     else:
         negative = model.pair_scores(vectors[u], vectors[n], dense)

@@ -13,7 +13,7 @@ from sparserec.errors import SparseRecError
 
 
 @pytest.mark.parametrize("model", ["mf", "neumf"])
-@pytest.mark.parametrize("loss", ["bpr", "bce", "softmax"])
+@pytest.mark.parametrize("loss", ["bpr", "bpr-shared", "bce", "softmax"])
 def test_a_loss_stays_on_the_device_of_its_tile(model: str, loss: LossName) -> None:
     """An operation that mixes devices raises; a scalar of the host's is none."""
     initial = MODELS[model].initial(16, 1)

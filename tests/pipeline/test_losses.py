@@ -1,12 +1,13 @@
 """Losses against PyTorch's own, and a whole batch's loss against the formula."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.losses import LossName, batch_loss, bce, bpr, softmax
+from pipeline.losses import SHARED, LossName, batch_loss, bce, bpr, softmax
 from pipeline.models import MODELS
 
 MF = MODELS["mf"]
@@ -30,21 +31,21 @@ def test_softmax_over_all_items_once_is_cross_entropy() -> None:
     torch.testing.assert_close(softmax(positive, others, 20), expected)
 
 
-@pytest.mark.parametrize("name", ["bpr", "bce", "softmax"])
+@pytest.mark.parametrize("name", get_args(LossName))
 def test_a_batch_is_the_weighted_mean_with_its_penalty(name: LossName) -> None:
     size, shared, l2 = 6, 9, 0.3
-    negatives = shared if name == "softmax" else size
+    negatives = shared if name in SHARED else size
     rows = torch.randn(2 * size + negatives, 5)
     weight = torch.tensor([1.0, 1, 0, 1, 0, 1])
     total = torch.tensor(0.0)
     for b in range(size):
         user, item = rows[b], rows[size + b]
-        wrong = rows[2 * size :] if name == "softmax" else rows[2 * size + b][None]
+        wrong = rows[2 * size :] if name in SHARED else rows[2 * size + b][None]
         score, against = user @ item, wrong @ user
         if name == "softmax":
             loss = softmax(score[None], against[None], 100)[0]
         else:
-            loss = bpr(against - score)[0] if name == "bpr" else bce(score[None], against)[0]
+            loss = bce(score[None], against)[0] if name == "bce" else bpr(against - score).mean()
         squares = user @ user + item @ item + (wrong * wrong).sum(1).mean()
         total += weight[b] * (loss + l2 / 2 * squares)
     got = batch_loss(name, MF, rows, rows, {}, weight, l2, 100)

@@ -32,6 +32,7 @@ CASES = {
     "few rows": replace(BASE, sampled_fraction=0.01),
     "neumf": replace(BASE, model="neumf"),
     "neumf adam": replace(BASE, model="neumf", loss="softmax", negatives=20, optimizer="adam"),
+    "shared": replace(BASE, loss="bpr-shared", negatives=30),
     "fixed mask": BASE,
 }
 
