@@ -237,7 +237,7 @@ def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Traine
     parts = start.copy(), sampler, recipe.step, schedule, graph, dense
     if recipe.method == "pep":
         return PepTrainer(*parts, pep=recipe.pep, seed=recipe.seed), steps_per_epoch
-    return Trainer(*parts), steps_per_epoch
+    return Trainer(*parts, ema=recipe.ema), steps_per_epoch
 
 
 def sampler_of(recipe: Recipe, split: Split) -> TripleSampler:
@@ -298,7 +298,8 @@ def _validate(trainer: Trainer, recipe: Recipe, split: Split) -> Quality | None:
     """Evaluate on validation; a refit has none."""
     if not len(split.valid):
         return None
-    current = Recommender(trainer.table, recipe.step.model, trainer.dense, trainer.graph)
+    table, dense = trainer.averaged()
+    current = Recommender(table, recipe.step.model, dense, trainer.graph)
     users = validation_users(recipe, split)
     return evaluate(current, split.valid, split.train, split.known_items, users)
 
@@ -346,8 +347,9 @@ def _enter(
     recall = 0.0 if quality is None else quality.recall[20]
     better = state.best is None or quality is None or recall > state.best.recall
     if within and better:
-        dense = {name: values.copy() for name, values in trainer.dense.items()}
-        state.best = Best(int(entry["epoch"]), recall, trainer.table.copy(), dense)
+        table, dense = trainer.averaged()
+        dense = {name: values.copy() for name, values in dense.items()}
+        state.best = Best(int(entry["epoch"]), recall, table.copy(), dense)
 
 
 def finished(recipe: Recipe, state: Progress, epochs: int | None = None) -> bool:

@@ -97,7 +97,7 @@ def update(
     """
     given = {key: torch.tensor([value]) for key, value in rates(name, learning_rate, step).items()}
     vals, grads = np.atleast_1d(vals), np.atleast_1d(grads)
-    state = {key: np.atleast_1d(values) for key, values in state.items()}
+    state = {key: np.atleast_1d(state[key]) for key in STATE[name]}
     with one_thread():  # a part takes some 20 us, less than threads take to meet
         for start in range(0, len(grads), CHUNK):
             part = slice(start, start + CHUNK)

@@ -51,6 +51,8 @@ class Recipe:
         density: active entries / (N d).
         epochs: passes over the training interactions; the best one on validation is kept.
         patience: epochs without a better validation Recall@20 before training ends; 0: never.
+        ema: decay of the moving average of the weights over steps that is judged and kept; 0: the
+            weights themselves are.
         valid_users: users drawn for validation where there are more; 0 takes all.
         window: dT, steps between two mask updates (``set``: an epoch); 0 keeps the mask.
         exchange_fraction: part of the entries in question exchanged at first.
@@ -75,6 +77,7 @@ class Recipe:
     density: float = 0.1
     epochs: int = 15
     patience: int = 0
+    ema: float = 0.0
     valid_users: int = 10_000
     window: int = 60
     exchange_fraction: float = 0.2
@@ -138,6 +141,14 @@ class Recipe:
                 f"method {self.method} prunes a whole table that starts at random, every window;"
                 f" the start is {self.start} and the window {self.window}",
                 "leave both out, or choose the method sparserec",
+            )
+        if not 0 <= self.ema < 1:
+            raise SparseRecError(f"ema is {self.ema}", "give 0 or more and less than 1")
+        if self.ema and self.method == "pep":
+            raise SparseRecError(
+                "method pep starts anew once its thresholds have chosen the mask, and an average of"
+                " its weights would mix the two",
+                "leave out ema",
             )
         if self.step.backward == "literal" and self.window == 0:
             raise SparseRecError(

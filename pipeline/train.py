@@ -7,7 +7,7 @@ are packed or as small as one batch's tile (SparseRec's sampled backward, arXiv 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -37,6 +37,9 @@ from pipeline.table import F32, I64, PackedTable
 Grow = Literal["cumulative", "magnitude", "instant", "rigl", "set"]
 Importance = Literal["frequency", "uniform", "gradient", "all"]
 Backward = Literal["packed", "literal"]
+EMA = "ema"
+"""The moving average's name in a trainer's state, beside the optimizer's: what moves entries moves
+their averages, and a checkpoint has them."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Trainer:
         schedule: of the mask updates; None keeps the mask.
         graph: of the training interactions, for models that need one.
         dense: the model's dense parameters, changed in place.
-        state: optimizer state, arrays (nnz,) in the order of the table's entries.
+        state: optimizer state, arrays (nnz,) in the order of the table's entries, and ``EMA``.
         dense_state: the same for each dense parameter.
         sampled: int64 (|S|,), this window's rows, ascending.
         sums: float32 (|S|, d), their gradients so far.
@@ -100,6 +103,7 @@ class Trainer:
             drawn by them, else (0,).
         exchanged: entries exchanged over the whole run.
         neighbourhood: in place of a graph: what each step's sampled neighbourhood is drawn by.
+        ema: decay of the moving average of the weights that ``averaged`` gives; 0: none is kept.
         device: where gradients of models without a graph are computed; see ``pipeline.compute``.
     """
 
@@ -117,6 +121,7 @@ class Trainer:
     norms: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     exchanged: int = 0
     neighbourhood: Neighbourhood | None = None
+    ema: float = 0.0
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
@@ -125,6 +130,10 @@ class Trainer:
             self.state.setdefault(name, np.zeros(self.table.nnz, np.float32))
         for key, values in self.dense.items():
             self.dense_state.setdefault(key, {name: np.zeros_like(values) for name in names})
+        if self.ema:
+            self.state.setdefault(EMA, self.table.vals.copy())
+            for key, values in self.dense.items():
+                self.dense_state[key].setdefault(EMA, values.copy())
         graphs = (self.graph is not None) + (self.neighbourhood is not None)
         if (MODELS[self.config.model].GRAPH != "none") != graphs:
             raise ValueError(f"model {self.config.model}: its graph is missing, or it has none")
@@ -140,6 +149,8 @@ class Trainer:
             state = self.dense_state[name]
             grads = found.dense[name]
             update(config.optimizer, values, grads, None, state, config.learning_rate, self.step)
+        if self.ema:
+            self._average()
         if self.schedule is not None:
             if self.config.importance == "gradient":
                 self._add_norms(found)
@@ -151,6 +162,25 @@ class Trainer:
         """Go on with another table of the same rows, and the optimizer state of its entries."""
         self.table, self.state = table, state
         self.__dict__.pop("_blocks", None)
+
+    def averaged(self) -> tuple[PackedTable, dict[str, F32]]:
+        """Give the table and the dense parameters to judge and to keep.
+
+        They are the current ones, not copied, or their exponential moving averages over the steps
+        (after Polyak and Juditsky, 1992), begun at the start. An entry that a mask update grows
+        begins at 0, in its average too.
+        """
+        if not self.ema:
+            return self.table, self.dense
+        dense = {name: state[EMA] for name, state in self.dense_state.items()}
+        return replace(self.table, vals=self.state[EMA]), dense
+
+    def _average(self) -> None:
+        part = np.float32(1 - self.ema)
+        pairs = [(self.state[EMA], self.table.vals)]
+        pairs += [(self.dense_state[name][EMA], values) for name, values in self.dense.items()]
+        for average, values in pairs:
+            np.add(average, part * (values - average), out=average)
 
     @cached_property
     def _blocks(self) -> ColumnBlocks:

@@ -151,13 +151,15 @@ def _resumed(
         dense=MODELS[recipe.step.model].initial(recipe.width, recipe.seed),
         ranks=ranks,
         partition=partition,
+        ema=recipe.ema,
     )
     return trainer, shards.load(generation, fingerprint, partition, trainer, ranks.rank)
 
 
 def _validate(ranks: Ranks, trainer: ShardTrainer, recipe: Recipe, split: Split) -> Quality:
     assert trainer.partition is not None
-    current = Recommender(trainer.table, recipe.step.model, trainer.dense)
+    table, dense = trainer.averaged()
+    current = Recommender(table, recipe.step.model, dense)
     users = validation_users(recipe, split)
     return evaluate_together(
         ranks, trainer.partition, current, split.valid, split.train, split.known_items, users

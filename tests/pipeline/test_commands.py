@@ -18,7 +18,7 @@ from sparserec.errors import SparseRecError
 
 FROZEN = """
 --als-exchange --als-penalty --als-sweeps --als-zeros --backward --batch-size --compute
---density --dim --duplicates --epochs --exchange-fraction --exchange-least --exchange-stop
+--density --dim --duplicates --ema --epochs --exchange-fraction --exchange-least --exchange-stop
 --factors --floor --fresh --grow --importance --item-col --l2 --learning-rate --loss --method
 --min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-power --nmf-solver
 --nmf-start --optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol
@@ -73,7 +73,7 @@ def test_each_flag_reaches_its_field() -> None:
     values = {
         flag.name: get_args(flag.kind)[-1] if get_origin(flag.kind) else flag.kind(flag.default) + 1
         for flag in FLAGS
-    } | {"density": 0.7}
+    } | {"density": 0.7, "ema": 0.5}
     recipe = changed(RECIPES["rigl"](), values)
     for name, value in values.items():
         prefix, _, rest = name.partition("_")
@@ -108,3 +108,7 @@ def test_contradictions_are_refused() -> None:
             changed(RECIPES[method](), options)
     with pytest.raises(SparseRecError, match="method dense trains every entry"):
         changed(RECIPES["dense"](), {"density": 0.1})
+    with pytest.raises(SparseRecError, match="method pep starts anew"):
+        changed(RECIPES["pep"](), {"ema": 0.9})
+    with pytest.raises(SparseRecError, match=r"ema is 1\.0"):
+        changed(sparserec(), {"ema": 1.0})

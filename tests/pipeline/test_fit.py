@@ -112,6 +112,23 @@ def test_gradient_importance_is_resumed(
     stop_and_resume(recipe, split, stop_at, tmp_path, monkeypatch, fit(recipe, split))
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_averages_are_judged_kept_and_resumed(
+    refit: bool, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a decay so near 1 the average of a few steps is the start, wherever the weights went.
+    recipe = replace(small("dense"), ema=1 - 1e-9, epochs=2, refit=refit)
+    whole = fit(recipe, split)
+    train = join(split.train, split.valid) if refit else split.train
+    start = initial_table(recipe, replace(split, train=train))
+    np.testing.assert_allclose(whole.table.vals, start.vals, atol=1e-7)
+    assert whole.history[0]["recall@20"] == whole.history[1]["recall@20"]
+    recipe = replace(small(), ema=0.8, refit=refit)
+    whole = fit(recipe, split)
+    assert whole.history != fit(small(), split).history
+    stop_and_resume(recipe, split, 17, tmp_path, monkeypatch, whole)
+
+
 @pytest.mark.parametrize("stop_at", [10, 35])  # while PEP searches, and as it trains again
 def test_pep_is_resumed(
     stop_at: int, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.data.split import Pairs
 from pipeline.exchange import Schedule, exchange
+from pipeline.models import MODELS
 from pipeline.sampling import TripleSampler, sampled_rows
 from pipeline.table import PackedTable
 from pipeline.train import StepConfig, Trainer
@@ -83,6 +85,54 @@ def test_growth_looks_at_the_right_gradients(grow: str) -> None:
     assert trainer.exchanged == count > 0
     np.testing.assert_array_equal(trainer.table.cols, expected.cols)
     np.testing.assert_allclose(trainer.table.vals, expected.vals, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_averages_are_those_of_pytorch(optimizer: str) -> None:
+    config = StepConfig("neumf", optimizer=optimizer, learning_rate=0.05, batch_size=40)  # type: ignore[arg-type]
+    made, _ = setup(6, config, None)
+    dense = MODELS["neumf"].initial(DIM, 1)
+    trainer = Trainer(made.table, made.sampler, config, None, dense=dense, ema=0.9)
+
+    def weights() -> torch.nn.ParameterList:
+        values = [trainer.table.vals, *trainer.dense.values()]
+        return torch.nn.ParameterList(torch.tensor(each) for each in values)
+
+    average = AveragedModel(weights(), multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    average.update_parameters(weights())  # the first time it takes what is there
+    for _ in range(12):
+        trainer.run_step()
+        average.update_parameters(weights())
+    table, found = trainer.averaged()
+    expected = average.module.parameters()
+    for values, wanted in zip([table.vals, *found.values()], expected, strict=True):
+        torch.testing.assert_close(torch.tensor(values), wanted.detach(), rtol=0, atol=1e-6)
+    assert not np.allclose(table.vals, trainer.table.vals, atol=1e-4)
+
+
+def test_what_grows_is_averaged_from_0() -> None:
+    config = StepConfig(learning_rate=0.05, batch_size=40)
+    made, _ = setup(7, config, None)
+    trainer = Trainer(made.table, made.sampler, config, Schedule(100, 5, 0.6), ema=0.8)
+    average = trainer.table.dense(0, USERS + ITEMS)
+    before = average != 0
+    for step in range(10):
+        trainer.run_step()
+        if step % 5 == 4:  # the mask has changed: what fell is gone, what grew is 0
+            after = trainer.averaged()[0].dense(0, USERS + ITEMS)
+            rows = np.repeat(np.arange(USERS + ITEMS), np.diff(trainer.table.row_ptr))
+            mask = np.zeros_like(before)
+            mask[rows, trainer.table.cols] = True
+            assert (mask & ~before).any()
+            assert (after[mask & ~before] == 0).all()
+            kept = mask & before
+            values = trainer.table.dense(0, USERS + ITEMS)
+            expected = 0.8 * average + np.float32(0.2) * values
+            np.testing.assert_allclose(after[kept], expected[kept], atol=1e-6)
+            average, before = after, mask
+        else:
+            average = trainer.averaged()[0].dense(0, USERS + ITEMS)
+    assert trainer.exchanged > 0
 
 
 def test_training_state_is_packed() -> None:
