@@ -37,7 +37,7 @@ class Setting:
     Attributes:
         key: dataset, protocol, model, density.
         values: test metric by method, one a seed: {method: {seed: value}}; what is special about a
-            method's runs (``refit``) is in brackets after its name, and is no rival.
+            method's runs (``published``) is in brackets after its name, and is no rival.
         missing_rivals: methods of the plan that have no run on a seed that SparseRec has.
         best_rival: the best method at the same budget but SparseRec; None if there is no record.
         gain: SparseRec / best rival - 1, of means over the seeds that both have.
