@@ -39,6 +39,7 @@ CASES = {
     "mf-adagrad-softmax-int8": replace(
         Incremental.of("mf", "softmax", "adagrad"), precision="int8"
     ),
+    "lightgcn-adam": Incremental.of("lightgcn"),
     "lightgcn-adam-shared": Incremental.of("lightgcn", "bpr-shared"),
     "ngcf-adagrad-softmax": replace(Incremental.of("ngcf", "softmax", "adagrad"), fanout=3),
 }
