@@ -10,7 +10,7 @@ from torch import Tensor
 from export.dense import DenseSpec, split
 from export.methods import Method, TensorSpec
 from pipeline.aggregate import Lists
-from pipeline.losses import SHARED, SLOTS_PER_EXAMPLE, LossName, batch_loss
+from pipeline.losses import LossName, batch_loss, batch_slots
 from pipeline.models import MODELS, ModelName, mf
 from pipeline.optimizers import STATE, OptimizerName, moved, rates
 
@@ -60,9 +60,7 @@ class Step:
     @property
     def batch_slots(self) -> int:
         """S: users, positives, negatives."""
-        if self.loss in SHARED:
-            return 2 * self.batch_size + self.negatives
-        return SLOTS_PER_EXAMPLE * self.batch_size
+        return batch_slots(self.loss, self.batch_size, self.negatives)
 
     @property
     def has_graph(self) -> bool:

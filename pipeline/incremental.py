@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.data.split import Pairs
 from pipeline.exchange import Schedule
-from pipeline.losses import SHARED, LossName
+from pipeline.losses import LossName, batch_slots
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Chunks, Neighbourhood, Neighbours
 from pipeline.optimizers import OptimizerName
@@ -125,8 +125,7 @@ class Incremental:
     @property
     def batch_slots(self) -> int:
         """S: users, positives and negatives of a batch."""
-        shared = self.loss in SHARED
-        return 2 * self.batch_size + (self.negatives if shared else self.batch_size)
+        return batch_slots(self.loss, self.batch_size, self.negatives)
 
     @property
     def tile_slots(self) -> int:

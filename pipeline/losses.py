@@ -19,6 +19,11 @@ SHARED: tuple[LossName, ...] = ("bpr-shared", "softmax")
 """Losses whose negatives are drawn once, for the whole batch."""
 
 
+def batch_slots(name: LossName, size: int, negatives: int) -> int:
+    """Count the slots of a batch of ``size`` examples, with ``negatives`` where it shares them."""
+    return 2 * size + negatives if name in SHARED else SLOTS_PER_EXAMPLE * size
+
+
 def bpr(margins: Tensor) -> Tensor:
     """Bayesian personalised ranking (Rendle et al., UAI 2009): float32 (B,).
 

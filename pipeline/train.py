@@ -188,12 +188,16 @@ class Trainer:
 
     def _slots(self) -> I64:
         """Draw the batch: the rows of users, of positives and of negatives."""
-        sampler, size, offset = self.sampler, self.config.batch_size, self.table.num_users
+        return self._drawn(0, self.config.batch_size, self.table.num_users)
+
+    def _drawn(self, first: int, size: int, offset: int) -> I64:
+        """Draw ``size`` of the batch's examples from ``first`` on, items as ``offset`` and more."""
+        sampler = self.sampler
         if self.config.loss in SHARED:
-            users, positives = sampler.positives(self.step, size)
+            users, positives = sampler.positives(self.step, size, first)
             negatives = sampler.shared_negatives(self.step, self.config.negatives)
         else:
-            users, positives, negatives = sampler.batch(self.step, size)
+            users, positives, negatives = sampler.batch(self.step, size, first)
         return np.concatenate([users, offset + positives, offset + negatives])
 
     @property

@@ -13,7 +13,6 @@ from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks
 from pipeline.distributed.rows import fetch, give_back
 from pipeline.exchange import Schedule
-from pipeline.losses import SHARED
 from pipeline.models import MODELS
 from pipeline.recipes import Recipe
 from pipeline.sampling import BLOCK, Drawn, by_frequency, uniformly
@@ -86,13 +85,7 @@ class ShardTrainer(Trainer):
 
     def _slots(self) -> I64:
         """Draw this rank's examples, and all shared negatives: rows of the whole table."""
-        (first, size), offset = self._share(), self._peers()[1].num_users
-        if self.config.loss in SHARED:
-            users, positives = self.sampler.positives(self.step, size, first)
-            negatives = self.sampler.shared_negatives(self.step, self.config.negatives)
-        else:
-            users, positives, negatives = self.sampler.batch(self.step, size, first)
-        return np.concatenate([users, offset + positives, offset + negatives])
+        return self._drawn(*self._share(), self._peers()[1].num_users)
 
     def _gradients(self, slots: I64) -> Gradients:
         """Fetch the rows of this rank's examples, differentiate, and add up at the owners."""
