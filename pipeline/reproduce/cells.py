@@ -17,7 +17,7 @@ from pipeline.data.datasets import Protocol
 from pipeline.models import ModelName
 from pipeline.recipes import RECIPES, VALUE_SCALES, Method, Recipe
 
-Experiment = Literal["tune", "grid", "ablation", "sensitivity", "domains", "width"]
+Experiment = Literal["tune", "grid", "ablation", "sensitivity", "domains", "width", "long"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
 Override = tuple[str, str | float]
 """A dotted field of ``Recipe`` and its value: ``("step.l2", 0.01)``."""
@@ -66,6 +66,11 @@ class Cell:
     def tuned_by(self) -> Tuned:
         """Which tuning its settings come from."""
         return self.dataset, self.protocol, self.model, self.tuned_as or self.method
+
+    @property
+    def is_tuned(self) -> bool:
+        """Tell whether it has a learning rate and a penalty of its own, as tuning runs have."""
+        return dict(self.overrides).keys() >= {"step.learning_rate", "step.l2"}
 
     def as_dict(self) -> dict[str, Any]:
         """Give what ``from_dict`` reads, for JSON."""

@@ -118,6 +118,11 @@ _experiment(
 _experiment("ablation", "Change one choice of SparseRec at a time, with what its mask does.")
 _experiment("sensitivity", "Vary each of SparseRec's hyperparameters.")
 _experiment("domains", "Compare the methods on films, e-commerce and music.")
+_experiment(
+    "long",
+    "Train tables to their end, and anew on all of train: dense ones as published figures were,"
+    " and SparseRec and gradual pruning beside them.",
+)
 _experiment("width", "Spread the same number of active entries over 32 to 256 columns.")
 
 

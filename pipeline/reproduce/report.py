@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 from pipeline.files import write_atomic
+from pipeline.history import epoch_of
 from pipeline.reproduce.grids import GRIDS
 from pipeline.reproduce.markdown import origin, table
 from pipeline.reproduce.memory_report import memory_section
@@ -22,7 +23,8 @@ def render(results: Path) -> list[Path]:
     parts = [
         "# Results\n\nWritten by `sparserec reproduce report` from the records beside it; do not"
         " edit. Test Recall@20, means over the recorded seeds; epochs and settings are selected on"
-        " validation. What is missing: `sparserec reproduce summary --json`.\n"
+        " validation, whose column is Recall@20 there of the epochs that were kept. What"
+        " is missing: `sparserec reproduce summary --json`.\n"
     ]
     written = []
     for name in GRIDS:
@@ -80,7 +82,8 @@ def _variants(records: list[Record]) -> str:
     for record in records:
         key = record.cell.dataset, record.cell.model, record.cell.variant
         groups.setdefault(key, []).append(record)
-    head = ["dataset", "model", "variant", "Recall@20", "NDCG@20", "seeds", "peak memory added"]
+    head = ["dataset", "model", "variant", "validation", "Recall@20", "NDCG@20", "seeds"]
+    head += ["best epoch", "peak memory added"]
     rows = []
     for (dataset, model, variant), group in groups.items():
         added = [
@@ -88,14 +91,17 @@ def _variants(records: list[Record]) -> str:
             for r in group
             if r.values.get("rss_before_bytes") is not None
         ]
+        best = [epoch_of(r.values["history"], r.values["best_epoch"]) for r in group]
         rows.append(
             [
                 dataset,
                 model,
                 variant,
+                f"{mean(valid['recall@20'] for valid in best):.4f}",
                 f"{mean(r.test('recall@20') for r in group):.4f}",
                 f"{mean(r.test('ndcg@20') for r in group):.4f}",
                 str(len(group)),
+                ", ".join(f"{valid['epoch']:g}" for valid in best),
                 f"{mean(added):.0f} MiB" if added else "-",
             ]
         )

@@ -55,9 +55,9 @@ def selected(options: Options, cell: Cell) -> list[Override] | None:
 
     Returns:
         None while a tuning run is missing, or under ``stale`` was made with another recipe;
-        nothing for a tuning run itself.
+        nothing for a cell that has its own.
     """
-    if cell.experiment == "tune":
+    if cell.is_tuned:
         return []
     records = read(options.results, "tune")
     tried = tuning(cell.tuned_by)
@@ -74,9 +74,8 @@ def pending(cells: Sequence[Cell], options: Options) -> list[Cell]:
     left: dict[Cell, None] = {}
     for cell in cells:
         if _to_run(recorded[cell.experiment].get(cell.id), options):
-            if cell.experiment != "tune":
-                runs = (run for run in needs([cell]) if _to_run(tuned.get(run.id), options))
-                left |= dict.fromkeys(runs)
+            runs = (run for run in needs([cell]) if _to_run(tuned.get(run.id), options))
+            left |= dict.fromkeys(runs)
             left[cell] = None
     return list(left)
 

@@ -104,6 +104,7 @@ def perform(job: Job) -> dict[str, Any]:
         print(json.dumps({"progress": [what, done, total]}), flush=True)
 
     checkpoint = job.folder / "checkpoint.safetensors"
+    resumed = checkpoint.exists()
     fitted = fit(job.recipe, split, checkpoint, told, start, watch)
     peak = environment.peak_rss()
     for entry, seconds in zip(trained(fitted.history), clock.seconds, strict=False):
@@ -125,7 +126,7 @@ def perform(job: Job) -> dict[str, Any]:
         "history": fitted.history,
         "seconds": round(time.monotonic() - began, 3),
         "seconds_of_epochs": round(sum(clock.seconds), 3),
-        "resumed": clock.resumed,
+        "resumed": resumed,
         "factors": factors,
         "rss_before_bytes": before,
         "peak_rss_bytes": peak,
@@ -154,7 +155,6 @@ class Clock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seconds: list[float] = read_json(path) if path.exists() else []
-        self.resumed = bool(self.seconds)
         self.last = time.monotonic()
 
     def epoch(self, done: int) -> None:

@@ -13,6 +13,7 @@ from pipeline.reproduce.grids import (
     TWO_MODELS,
     arms,
     grid,
+    long,
     needs,
     tuning,
 )
@@ -38,7 +39,7 @@ def test_the_grid_holds_the_papers_18_settings_with_all_methods() -> None:
     assert len(paper) == 18
     # NeuMF halves its columns three times: 3, 6 and 12 columns are no small NeuMF.
     assert set(paper.values()) == {1 + len(RIVALS)} | {len(RIVALS)}
-    dense = [cell for cell in cells if cell.method == "dense" and not cell.variant]
+    dense = [cell for cell in cells if cell.method == "dense"]
     assert len(dense) == len({(cell.dataset, cell.model) for cell in dense}) == 8
 
 
@@ -58,6 +59,14 @@ def test_every_method_is_tuned_with_as_many_runs() -> None:
     assert len({methods[m] for m in methods if m != "small"}) == 1
     assert methods["small"] == methods["set"] - 2 * per_tuning
     assert all(cell.density == (1.0 if cell.method == "dense" else 0.1) for cell in needs(grid()))
+
+
+def test_tables_trained_to_their_end_have_settings_of_their_own() -> None:
+    assert needs(long()) == []
+    for cell in long():
+        recipe = recipe_of(cell, [])
+        assert recipe.refit, cell.id
+        assert (recipe.dim * cell.density == pytest.approx(6.4)) == (cell.method != "dense")
 
 
 def test_layers_of_a_recipe_override_each_other() -> None:

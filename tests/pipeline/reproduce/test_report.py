@@ -40,9 +40,12 @@ def test_ablation_and_sensitivity_are_means_over_seeds(tmp_path: Path) -> None:
     page, plot, curves = render(tmp_path)
     text = page.read_text().splitlines()
     model = f"{base.dataset} | {base.model}"
-    assert f"| {model} | as it is | 0.1500 | 0.0750 | 2 | 20 MiB |" in text
-    assert f"| {model} | {other.variant} | 0.0500 | 0.0250 | 1 | - |" in text
-    assert f"| {one.dataset} | {one.model} | {one.variant} | 0.3000 | 0.1500 | 1 | - |" in text
+    assert f"| {model} | as it is | 0.1000 | 0.1500 | 0.0750 | 2 | 1, 1 | 20 MiB |" in text
+    assert f"| {model} | {other.variant} | 0.1000 | 0.0500 | 0.0250 | 1 | 1 | - |" in text
+    assert (
+        f"| {one.dataset} | {one.model} | {one.variant} | 0.1000 | 0.3000 | 0.1500 | 1 | 1 | - |"
+        in text
+    )
     where = "A processor, 2 cores, 23.5 GiB"
     assert f"`sparserec reproduce ablation`; {where}; 2026-11-20 to 2026-11-21; 3 runs." in text
     assert f"`sparserec reproduce sensitivity`; {where}; 2026-11-20; 1 runs." in text

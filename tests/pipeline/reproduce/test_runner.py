@@ -54,6 +54,8 @@ def test_a_cell_is_tuned_run_and_recorded_once(
     how = options(tmp_path, jobs=2)
     points = len(LEARNING_RATES)
     assert [cell.experiment for cell in pending([CELL], how)] == ["tune"] * points + ["domains"]
+    settled = replace(CELL, overrides=(("step.learning_rate", 0.1), ("step.l2", 0.1)))
+    assert pending([settled], how) == [settled]
     told: list[str] = []
     outcome = run([CELL], how, say=told.append)
     assert (outcome.done, outcome.left, outcome.failed) == (points + 1, 0, {}), told
