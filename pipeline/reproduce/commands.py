@@ -294,6 +294,8 @@ def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pipeline.reproduce.summary import p_text
+
     table = Table(title=f"{found['experiment']}: {found['metric']} on test, {found['test']}")
     for column in ("setting", "SparseRec", "best rival", "", "gain", "p (t)", "of dense", "seeds"):
         table.add_column(column, justify="left" if column in ("setting", "best rival") else "right")
@@ -309,7 +311,7 @@ def _show(found: dict[str, Any]) -> None:
             rival or "-",
             _number(means.get(rival), ".4f"),
             _number(one["gain"], "+.1%"),
-            _number(one["p_paired_t_holm"], ".1e"),
+            p_text(one["p_paired_t_holm"]),
             _number(one["sparse_over_dense"], ".1%"),
             str(len(one["seeds_paired"])),
         )

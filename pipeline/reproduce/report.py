@@ -12,7 +12,7 @@ from pipeline.reproduce.markdown import origin, table
 from pipeline.reproduce.memory_report import memory_section
 from pipeline.reproduce.plots import mask_plot, sensitivity_curves, sensitivity_plot
 from pipeline.reproduce.records import Record, read
-from pipeline.reproduce.summary import Setting, settings
+from pipeline.reproduce.summary import Setting, p_text, settings
 
 COMPARED = "Gain and p: SparseRec against the best rival at equal density.\n"
 COMMANDS = {name: f"sparserec reproduce {name}" for name in GRIDS}
@@ -71,9 +71,8 @@ def _methods(found: list[Setting], compared: bool = True) -> str:
             for m in methods
         ]
         gain = "-" if one.gain is None else f"{one.gain:+.1%}"
-        p = "-" if one.p_t is None else f"{one.p_t:.1e}"
         rows.append([dataset, protocol, model, f"{100 * density:g}%", *cells])
-        rows[-1] += [gain, p] if compared else []
+        rows[-1] += [gain, p_text(one.p_t)] if compared else []
     return f"{table(head, rows)}\nIn brackets: seeds.\n"
 
 

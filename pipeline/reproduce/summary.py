@@ -27,6 +27,7 @@ from pipeline.reproduce.records import Record, load_hits, read
 F64 = npt.NDArray[np.float64]
 Metric = Literal["recall", "ndcg"]
 SIGNIFICANT = 0.02
+LEAST_P = 1e-300
 K = 20
 
 
@@ -191,6 +192,13 @@ def _setting(
         results, [(ours[seed], rivals[best][seed]) for seed in found.seeds], metric
     )
     return found
+
+
+def p_text(p: float | None) -> str:
+    """Write a p value; what float64 has no room for is no zero."""
+    if p is None:
+        return "-"
+    return f"{p:.1e}" if p > LEAST_P else f"< {LEAST_P:.0e}"
 
 
 def _ratio(values: dict[str, dict[int, float]], other: str) -> float | None:

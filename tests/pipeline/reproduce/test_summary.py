@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipeline.evaluate import ndcg_per_user
 from pipeline.reproduce.cells import Cell
 from pipeline.reproduce.commands import reproduce
-from pipeline.reproduce.summary import holm, p_values, per_user, settings, summarise
+from pipeline.reproduce.summary import holm, p_text, p_values, per_user, settings, summarise
 from tests.pipeline.reproduce.made import hits, record
 
 SPARSE = Cell("grid", "gowalla", "lightgcn", "neumf", "sparserec", 0.1, 1)
@@ -46,6 +46,15 @@ def test_a_won_setting(tmp_path: Path) -> None:
     assert one.p_t < 0.02
     dense = np.mean(list(one.values["dense"].values()))
     assert one.dense_ratio == pytest.approx(ours.mean() / dense)
+
+
+def test_a_p_value_is_never_written_as_zero() -> None:
+    assert [p_text(p) for p in (None, 0.0321, 1e-299, 0.0)] == [
+        "-",
+        "3.2e-02",
+        "1.0e-299",
+        "< 1e-300",
+    ]
 
 
 def test_totals_and_missing_cells(tmp_path: Path) -> None:
