@@ -31,7 +31,7 @@ VALUE_SCALES: dict[ModelName, float] = {"neumf": 0.7, "lightgcn": 1.0, "ngcf": 1
 """Root mean squares of starts from factors that suit a model, where ``Recipe``'s, MF's, does not.
 From smaller values the first steps of training undo the start, on a host as on a device. LightGCN's
 propagation shrinks what it adds up; NGCF's rows stand beside three layers' outputs of length 1
-(docs/method.md, docs/experiments.md)."""
+(docs/method.md, docs/findings.md)."""
 
 
 @dataclass(frozen=True)

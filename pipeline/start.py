@@ -30,7 +30,7 @@ from sparserec.progress import Progress, silent
 
 GMF_SHARE = 0.75
 """Of NeuMF's active entries, in its first half. On lastfm, Recall@20 on validation comes to .226,
-.230 and .218 at 1, .75 and .5, and from NMF as it is, half and half, to .186 (docs/experiments.md
+.230 and .218 at 1, .75 and .5, and from NMF as it is, half and half, to .186 (docs/findings.md
 has the command)."""
 
 

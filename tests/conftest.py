@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -15,6 +16,10 @@ settings.load_profile("sparserec")
 # Before torch is imported, here or in a process of a test: tests work on small tensors, and two
 # threads that wait for each other on a busy core take many times as long as one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell lets its background jobs ignore Ctrl-C, and what they start inherits that: tests that send
+# it to a process of theirs would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ONE_AFTER_THE_OTHER = ("tests/android_app/apk/", "tests/android_app/test_gradle.py")
 """They build, or look through, ``android_app/target``."""

@@ -27,10 +27,12 @@ def render(results: Path) -> list[Path]:
         " is missing: `sparserec reproduce summary --json`.\n"
     ]
     written = []
-    for name in GRIDS:
+    for name, cells in GRIDS.items():
         records = list(read(results, name).values())  # type: ignore[arg-type]
         if not records:
             continue
+        place = {cell.id: k for k, cell in enumerate(cells())}
+        records.sort(key=lambda record: place.get(record.cell.id, len(place)))
         parts.append(f"## {name}\n\n{origin(COMMANDS[name], [r.values for r in records])}\n")
         if name in ("grid", "domains"):
             parts.append(_methods(settings(results, name)) + COMPARED)  # type: ignore[arg-type]
@@ -78,8 +80,11 @@ def _methods(found: list[Setting], compared: bool = True) -> str:
 
 def _variants(records: list[Record]) -> str:
     groups: dict[tuple[str, str, str], list[Record]] = {}
+    several = len({record.cell.method for record in records}) > 1
     for record in records:
-        key = record.cell.dataset, record.cell.model, record.cell.variant
+        cell = record.cell
+        variant = f"{cell.method}: {cell.variant}" if several else cell.variant
+        key = cell.dataset, cell.model, variant
         groups.setdefault(key, []).append(record)
     head = ["dataset", "model", "variant", "validation", "Recall@20", "NDCG@20", "seeds"]
     head += ["best epoch", "peak memory added"]

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.reproduce import plots
 from pipeline.reproduce.cells import Cell
-from pipeline.reproduce.grids import ablation, sensitivity
+from pipeline.reproduce.grids import ablation, long, sensitivity
 from pipeline.reproduce.plots import sensitivity_curves
 from pipeline.reproduce.records import append, read
 from pipeline.reproduce.report import render
@@ -53,6 +53,19 @@ def test_ablation_and_sensitivity_are_means_over_seeds(tmp_path: Path) -> None:
     assert f"({plot.name})" in page.read_text()
     assert (curves.name, curves.read_bytes()[:4]) == ("sensitivity.png", PNG)
     assert f"({curves.name})" in page.read_text()
+
+
+def test_long_runs_come_in_the_order_of_the_plan_with_their_methods(tmp_path: Path) -> None:
+    dense, sparse = long()[:2]
+    put(tmp_path, sparse, 0.2)
+    put(tmp_path, dense, 0.3)
+    text = render(tmp_path)[0].read_text().splitlines()
+    at = f"| {dense.dataset} | {dense.model} |"
+    rows = [line.split(" | ")[:5] for line in text if line.startswith(at)]
+    assert [row[2:] for row in rows] == [
+        ["dense: dense", "0.1000", "0.3000"],
+        ["sparserec: 10% of 64 columns", "0.1000", "0.2000"],
+    ]
 
 
 def test_each_hyperparameter_has_its_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
