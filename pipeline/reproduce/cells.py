@@ -183,7 +183,7 @@ def recipe_of(cell: Cell, tuned: Sequence[Override], epochs: int | None = None) 
     Args:
         cell: to run.
         tuned: settings that tuning selected for it.
-        epochs: instead of the budget's, for a trial.
+        epochs: instead of the budget's or the cell's, for a trial.
     """
     budget = budget_of(cell.dataset, cell.model)
     recipe = RECIPES[cell.method]()
@@ -201,12 +201,13 @@ def recipe_of(cell: Cell, tuned: Sequence[Override], epochs: int | None = None) 
     recipe = replace(
         recipe,
         density=cell.density,
-        epochs=epochs or (budget.tune_epochs if cell.experiment == "tune" else budget.epochs),
+        epochs=budget.tune_epochs if cell.experiment == "tune" else budget.epochs,
         patience=budget.patience,
         valid_users=budget.valid_users,
         seed=cell.seed,
     )
-    return with_overrides(recipe, [*tuned, *cell.overrides])
+    trial: list[Override] = [] if epochs is None else [("epochs", epochs)]
+    return with_overrides(recipe, [*tuned, *cell.overrides, *trial])
 
 
 def digest(cell: Cell, recipe: Recipe) -> str:

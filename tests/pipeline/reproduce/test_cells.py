@@ -66,6 +66,7 @@ def test_tables_trained_to_their_end_have_settings_of_their_own() -> None:
     for cell in long():
         recipe = recipe_of(cell, [])
         assert recipe.refit, cell.id
+        assert recipe_of(cell, [], epochs=1) == replace(recipe, epochs=1)
         assert (recipe.dim * cell.density == pytest.approx(6.4)) == (cell.method != "dense")
 
 
