@@ -37,7 +37,8 @@ class Setting:
 
     Attributes:
         key: dataset, protocol, model, density.
-        values: test metric by method, one a seed: {method: {seed: value}}.
+        values: test metric by method, one a seed: {method: {seed: value}}; what is special about a
+            method's runs (``refit``) is in brackets after its name, and is no rival.
         missing_rivals: methods of the plan that have no run on a seed that SparseRec has.
         best_rival: the best method at the same budget but SparseRec; None if there is no record.
         gain: SparseRec / best rival - 1, of means over the seeds that both have.
@@ -165,7 +166,8 @@ def _setting(
     for record in records:
         cell = record.cell
         if cell.setting == key or (cell.method == "dense" and cell.setting[:3] == key[:3]):
-            by_method.setdefault(cell.method, {})[cell.seed] = record
+            label = f"{cell.method} ({cell.variant})" if cell.variant else cell.method
+            by_method.setdefault(label, {})[cell.seed] = record
     name = f"{metric}@{K}"
     found.values = {
         method: {seed: record.test(name) for seed, record in by_seed.items()}

@@ -33,6 +33,12 @@ def test_a_won_setting(tmp_path: Path) -> None:
     assert one.key == ("gowalla", "lightgcn", "neumf", 0.1)
     # Compared, and the best chosen, on the seeds that both have.
     assert (one.best_rival, one.seeds, one.users, one.won) == ("set", [1, 2], 3000, True)
+    refit = replace(SPARSE, method="dense", density=1.0, variant="refit")
+    record(tmp_path, refit, hits(3000, 0.95, 99))  # beside the comparison, not in it
+    (same,) = [s for s in settings(tmp_path, "grid", "ndcg") if "sparserec" in s.values]
+    assert "dense (refit)" in same.values
+    assert (same.best_rival, same.gain) == (one.best_rival, one.gain)
+    assert same.dense_ratio == one.dense_ratio is not None
     # By hand: NDCG of each user, averaged over the seeds, from the hits that were drawn.
     by_user = {}
     for k, method in enumerate(("sparserec", "set")):
