@@ -253,7 +253,14 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
     ),
     ("yelp2018", "lightgcn", "sparserec", 0.1, NARROW, (*SPARSE_LIGHTGCN, ("window", 600))),
     ("yelp2018", "mf", "dense", 1.0, "dense", DENSE_MF),
-    ("yelp2018", "mf", "sparserec", 0.1, NARROW, (*SPARSE_MF, ("window", 1360))),
+    (
+        "yelp2018",
+        "mf",
+        "sparserec",
+        0.1,
+        NARROW,
+        (*SPARSE_MF, ("window", 1360), ("patience", 0)),
+    ),
 )
 """Dataset, model, method, density, variant and what makes it so."""
 
