@@ -82,7 +82,7 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
         for model in models.TRAINED:
             progress(f"loop of {model}", 0, None)
             bundle = models.write_model_bundle(folder, model)
-            found.add(loops.graph_share(jvm, bundle, f"{model}_graph_share_of_loop", 0.8, 10))
+            found.add(loops.graph_share(jvm, bundle, f"{model}_graph_share_of_loop", 0.8))
             about[f"{model}_loop"] = loops.parts(jvm.ask("metrics", bundle.name))
     progress("memory", 0, None)
     found.add(*_memory(runtime, folder, gowalla, log))
