@@ -251,7 +251,14 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         "dense",
         (*DENSE_LIGHTGCN, ("step.l2", 0.0001), ("epochs", 130), ("patience", 0)),
     ),
-    ("yelp2018", "lightgcn", "sparserec", 0.1, NARROW, (*SPARSE_LIGHTGCN, ("window", 600))),
+    (
+        "yelp2018",
+        "lightgcn",
+        "sparserec",
+        0.1,
+        NARROW,
+        (*SPARSE_LIGHTGCN, ("window", 600), ("patience", 0)),
+    ),
     ("yelp2018", "mf", "dense", 1.0, "dense", DENSE_MF),
     (
         "yelp2018",
