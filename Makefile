@@ -59,7 +59,7 @@ stress: setup ## Kill, corrupt, misbehave, fuzz (KILLS= CASES= DELTAS= FAULTS= F
 
 bench: setup ## Measure steps and loops beside their peers (runs/bench, docs/performance.md)
 	$(BIN)/python -m tests.bench
-	$(BIN)/python -m tests.bench.training --recall 0.11
+	$(BIN)/python -m tests.bench.training --recall 0.14
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .
