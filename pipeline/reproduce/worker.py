@@ -100,7 +100,8 @@ def perform(job: Job) -> dict[str, Any]:
     watch = Watch(start, split) if job.cell.experiment == "ablation" else None
 
     def told(what: str, done: int, total: int | None) -> None:
-        clock.epoch(done)
+        # Of a refit the start comes in between: it is no epoch, and no part of the next.
+        clock.epoch(done if what.startswith(f"{job.recipe.method}: ") else 0)
         print(json.dumps({"progress": [what, done, total]}), flush=True)
 
     checkpoint = job.folder / "checkpoint.safetensors"
@@ -155,13 +156,15 @@ class Clock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seconds: list[float] = read_json(path) if path.exists() else []
+        self.done = 0
         self.last = time.monotonic()
 
     def epoch(self, done: int) -> None:
-        """Note that ``done`` epochs are over; 0 is the start."""
+        """Note that ``done`` epochs are over; where that is nothing new, only that time went by."""
         now = time.monotonic()
-        if done > 0:
+        if done > self.done:
             # A run that was stopped inside an epoch counts that epoch's second part only.
+            self.done = done
             self.seconds = [*self.seconds[: done - 1], round(now - self.last, 4)]
             write_json(self.path, self.seconds)
         self.last = now

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.reproduce import grids
+from pipeline.reproduce import grids, worker
 from pipeline.reproduce.cells import LEARNING_RATES, OTHERWISE, Cell, recipe_of
 from pipeline.reproduce.grids import tuning
 from pipeline.reproduce.options import Options, parse_budget
 from pipeline.reproduce.records import append, load_hits, read
 from pipeline.reproduce.runner import pending, run, selected
+from pipeline.reproduce.worker import Clock, Job, perform
 from sparserec.errors import SparseRecError
 from tests.pipeline.reproduce.made import publish, values
 
@@ -82,6 +83,31 @@ def test_a_cell_is_tuned_run_and_recorded_once(
 
 
 LONG = replace(CELL, overrides=(("patience", 0),), variant="long")
+
+
+def test_a_refit_counts_its_epochs_and_not_what_its_start_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spy(Clock):
+        def epoch(self, done: int) -> None:
+            before = list(self.seconds)
+            super().epoch(done)
+            if self.seconds != before:
+                assert self.seconds[:-1] == before
+                noted.append(done)
+
+    noted: list[int] = []
+    monkeypatch.setattr(worker, "Clock", Spy)
+    own = (("step.learning_rate", 0.1), ("step.l2", 0.1), ("refit", True))
+    cell = replace(CELL, overrides=own)
+    job = Job(cell, recipe_of(cell, [], epochs=2), tmp_path / "work", tmp_path / "results")
+    record = perform(job)
+    best = record["best_epoch"]
+    assert best > 0  # so that there is something to refit, from a start that is made anew
+    assert noted == list(range(1, 2 + best + 1))
+    seconds = json.loads((job.folder / "seconds.json").read_text())
+    assert [entry["seconds"] for entry in record["history"][1:]] == seconds[:2]
+    assert record["seconds_of_epochs"] == pytest.approx(sum(seconds), abs=1e-3)
 
 
 def wait_for_checkpoint(work: Path, process: subprocess.Popen[str]) -> None:
