@@ -16,6 +16,10 @@ from sparserec.errors import SparseRecError
 NONE_SHOWN = "no difference shown"
 NOT_JUDGED = "not judged"
 
+_Key = tuple[str, ...]
+_Pair = tuple[_Key, _Key]
+_Configurations = dict[_Key, list[Result]]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -130,16 +134,18 @@ def compare(
     """Compare every configuration that both sides have.
 
     A side with one configuration is compared with the other's, whatever its bundle. Otherwise those
-    are paired that agree in bundle (apart from the hash in its name), threads, steps, and device.
+    are paired that agree in bundle, threads, steps, and device. A bundle that the other side lacks
+    goes with the one whose id is the same but for the hash.
 
     Raises:
-        SparseRecError: nothing to compare, or unlike targets and not ``force_unlike``.
+        SparseRecError: nothing to compare, several bundles that one could go with, or unlike
+            targets and not ``force_unlike``.
     """
     first, second = _configurations(a), _configurations(b)
     if len(first) == len(second) == 1:
         pairs = [(*first.values(), *second.values())]
     else:
-        pairs = [(runs, second[key]) for key, runs in first.items() if key in second]
+        pairs = [(first[one], second[other]) for one, other in _pairs(a, b, first, second)]
     if not pairs:
         raise SparseRecError(
             f"{a.path} and {b.path}: no configuration in common:\n  {_listed(first)}\n"
@@ -179,19 +185,49 @@ def sides(bench: Results) -> tuple[Results, Results]:
     return Results(bench.path, halves[0], bench.plan), Results(bench.path, halves[1], bench.plan)
 
 
-def _configurations(side: Results) -> dict[tuple[str, ...], list[Result]]:
-    """The usable runs of a side by what must agree."""
-    found: dict[tuple[str, ...], list[Result]] = {}
+def _configurations(side: Results) -> _Configurations:
+    """The usable runs of a side by bundle and by what must agree."""
+    found: _Configurations = {}
     for run in side.runs:
         if run.is_good:
-            name = run.configuration.bundle.rpartition("-")[0]
-            key = (name, *_facts(run).values())
+            key = (run.configuration.bundle, *_facts(run).values())
             found.setdefault(key, []).append(run)
     if not found:
         raise SparseRecError(
             f"{side.path}: no run succeeded with losses that agree with the host's",
             "see `sparserec report` for what went wrong",
         )
+    return found
+
+
+def _pairs(a: Results, b: Results, first: _Configurations, second: _Configurations) -> list[_Pair]:
+    """Which configuration goes with which.
+
+    Raises:
+        SparseRecError: the hash aside, several bundles of a side have the name of one that the
+            other side lacks.
+    """
+    ours, theirs = _by_name(first, second), _by_name(second, first)
+    common = [name for name in ours if name in theirs]
+    for name in common:
+        if len(ours[name]) > 1 or len(theirs[name]) > 1:
+            bundles = [", ".join(key[0] for key in side[name]) for side in (ours, theirs)]
+            raise SparseRecError(
+                f"{a.path} and {b.path}: no telling which bundle goes with which: "
+                f"{bundles[0]} with {bundles[1]}",
+                "compare single reports, or benches of the same bundles",
+            )
+    same = [(key, key) for key in first if key in second]
+    return same + [(ours[name][0], theirs[name][0]) for name in common]
+
+
+def _by_name(side: _Configurations, other: _Configurations) -> dict[_Key, list[_Key]]:
+    """The configurations that the other side lacks, by what they are without the bundle's hash."""
+    found: dict[_Key, list[_Key]] = {}
+    for key in side:
+        if key not in other:
+            # A bundle's id says neither its precision nor its optimizer: only the hash does.
+            found.setdefault((key[0].rpartition("-")[0], *key[1:]), []).append(key)
     return found
 
 
@@ -217,7 +253,7 @@ def unlike(a: Result, b: Result) -> list[str]:
     ]
 
 
-def _listed(configurations: dict[tuple[str, ...], list[Result]]) -> str:
+def _listed(configurations: _Configurations) -> str:
     return "\n  ".join(runs[0].configuration.label for runs in configurations.values())
 
 

@@ -191,6 +191,37 @@ def test_configurations_are_paired_and_what_failed_is_left_out(tmp_path: Path) -
         compare.compare(results.load(a), results.load(b))
 
 
+def test_bundles_of_one_name_are_no_repetitions_of_each_other(tmp_path: Path) -> None:
+    # As float32 and int8 of one table, of which the second became three times as slow.
+    a = results.load(write_bench(tmp_path / "a", {ONE: 400_000, TWO: 400_000}, 4))
+    b = results.load(write_bench(tmp_path / "b", {ONE: 400_000, TWO: 1_200_000}, 4, seed=2))
+    same, slower = compare.compare(a, b)
+    for comparison, bundle in ((same, ONE), (slower, TWO)):
+        for side in (comparison.a, comparison.b):
+            assert [run.configuration.bundle for run in side] == [bundle] * 4
+    assert same.verdicts[0].words == compare.NONE_SHOWN
+    assert slower.verdicts[0].ratio.ratio == pytest.approx(3, rel=0.1)
+
+
+def test_a_bundle_that_was_made_anew_goes_with_its_name(tmp_path: Path) -> None:
+    new = ONE.replace("00000001", "00000003")
+    a = results.load(write_bench(tmp_path / "a", {ONE: 400_000, TWO: 400_000}, 2))
+    b = results.load(write_bench(tmp_path / "b", {TWO: 400_000, new: 400_000}, 2))
+    found = compare.compare(a, b)
+    sides = [[side[0].configuration.bundle for side in (one.a, one.b)] for one in found]
+    assert sides == [[TWO, TWO], [ONE, new]]
+
+
+def test_no_bundle_is_chosen_of_several_with_its_name(tmp_path: Path) -> None:
+    new = [ONE.replace("00000001", end) for end in ("00000003", "00000004")]
+    a = results.load(write_bench(tmp_path / "a", {ONE: 400_000}, 2))
+    b = results.load(write_bench(tmp_path / "b", dict.fromkeys(new, 400_000), 2))
+    for sides in ((a, b), (b, a)):
+        with pytest.raises(SparseRecError, match="which bundle goes with which") as caught:
+            compare.compare(*sides)
+        assert all(bundle in caught.value.message for bundle in (ONE, *new))
+
+
 def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> tuple[int, str]:
