@@ -272,6 +272,42 @@ def _samples(metric: Metric, runs: Sequence[Result]) -> list[Samples]:
     return [np.asarray(values, dtype=float) for values in series if values]
 
 
+def unjudged(a: Results, b: Results, found: Sequence[Comparison]) -> list[str]:
+    """What of B cannot be judged, a line each; empty if all can.
+
+    No ratio tells of these: a run of B that crashed, a configuration of A that B has no usable run
+    of, a gated metric that A has and that B did not measure, or that came out as 0.
+    """
+    lines = [f"{run.name}: {run.fault}" for run in b.runs if not run.is_good]
+    compared = [id(runs) for comparison in found for runs in comparison.a]
+    for runs in _configurations(a).values():
+        if id(runs[0]) not in compared:
+            lines.append(f"{runs[0].configuration.label}: no usable run to compare A's with")
+    for comparison in found:
+        label = comparison.b[0].configuration.label
+        lines += [f"{label}: {fault}" for fault in _metrics_without_ratio(comparison)]
+    return lines
+
+
+def _metrics_without_ratio(comparison: Comparison) -> list[str]:
+    """The gated metrics that A has and that B cannot be judged by."""
+    found = []
+    for metric in METRICS:
+        a, b = (
+            [float(np.median(samples)) for samples in _samples(metric, runs)]
+            for runs in (comparison.a, comparison.b)
+        )
+        if not metric.is_gated or max(a, default=0) <= 0:
+            continue
+        name = metric.name.strip()
+        if len(b) < len(comparison.b):
+            found.append(f"{name}: not in {len(comparison.b) - len(b)} of {len(comparison.b)} runs")
+        elif min(*a, *b) <= 0:
+            side = "A" if min(b) > 0 else "B"
+            found.append(f"{name}: {metric.show(0.0)} or less in a run of {side}")
+    return found
+
+
 def notes(comparison: Comparison) -> list[str]:
     """What a reader of the comparison has to know, a line each."""
     found = []

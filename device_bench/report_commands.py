@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
     from device_bench.results import Results
@@ -92,7 +95,7 @@ def compare(
             min=1.0,
             metavar="FACTOR",
             help="Exit with 1 if B is worse than A by more than this, the whole interval with it, "
-            "in step time, peak RSS or Recall@20. 1.05 allows 5 %.",
+            "in step time, peak RSS or Recall@20, or cannot be judged. 1.05 allows 5 %.",
         ),
     ] = None,
     force_unlike: Annotated[
@@ -106,26 +109,33 @@ def compare(
     """Compare two reports or benches: ratios of medians with bootstrap confidence intervals."""
     from device_bench import results, summary
     from device_bench.compare import compare as compare_sides
-    from device_bench.compare import sides
+    from device_bench.compare import sides, unjudged
 
+    if not math.isfinite(gate or 1.0):
+        raise SparseRecError(f"--gate {gate}: not a finite factor", "name one such as 1.05")
     first = results.load(a)
     left, right = sides(first) if b is None else (first, results.load(b))
     found = compare_sides(left, right, force_unlike, confidence)
     console = Console()
     for comparison in found:
         summary.show_comparison(console, comparison, confidence)
-    if gate is not None:
-        worse = [
-            f"{comparison.b[0].configuration.label}: {verdict.metric.name.strip()}"
-            for comparison in found
-            for verdict in comparison.verdicts
-            if verdict.metric.is_gated and verdict.is_worse_than(gate)
-        ]
-        for line in worse:
-            console.print(f"[red]gate {gate:g}: B is worse:[/] {escape(line)}", soft_wrap=True)
-        if worse:
-            raise typer.Exit(GATE_FAILED)
-        console.print(f"gate {gate:g}: nothing is shown to be worse by more than that")
+    missing = unjudged(left, right, found)
+    if gate is None:
+        for line in missing:
+            console.print(f"[yellow]note: B cannot be judged:[/] {escape(line)}", soft_wrap=True)
+        return
+    worse = [
+        f"{comparison.b[0].configuration.label}: {verdict.metric.name.strip()}"
+        for comparison in found
+        for verdict in comparison.verdicts
+        if verdict.metric.is_gated and verdict.is_worse_than(gate)
+    ]
+    for word, lines in (("B cannot be judged", missing), ("B is worse", worse)):
+        for line in lines:
+            console.print(f"[red]gate {gate:g}: {word}:[/] {escape(line)}", soft_wrap=True)
+    if worse or missing:
+        raise typer.Exit(GATE_FAILED)
+    console.print(f"gate {gate:g}: nothing is shown to be worse by more than that")
 
 
 def collect(

@@ -108,6 +108,18 @@ class Result:
         return self.state == GOOD and self.report is not None and self.correctness != "failed"
 
     @property
+    def fault(self) -> str:
+        """Why its figures may not be used, in words, of a run that is not good."""
+        if self.state != GOOD:
+            return STATES[self.state]
+        return "left no report" if self.report is None else "losses differ from the host's"
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.path.name if self.path.is_dir() else self.path.parent.name
+
+    @property
     def device(self) -> str:
         """The device's serial or address; of a report that stands alone, its model."""
         if self.record is not None:

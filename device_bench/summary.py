@@ -13,7 +13,7 @@ from device_bench import compare, conditions, overview, units
 from device_bench import report as reports
 from device_bench.compare import Comparison
 from device_bench.report import Report
-from device_bench.results import CORRECTNESS, GOOD, KINDS, STATES, Results
+from device_bench.results import KINDS, Results
 
 # Holds six columns of figures in a terminal of 80 characters.
 TIGHT: Any = {
@@ -111,10 +111,9 @@ def show_bench(console: Console, bench: Results) -> None:
             console.print(f"[yellow]Figures of a {KINDS[kind]} are not those of a phone.[/]")
     for run in bench.runs:
         if not run.is_good:
-            state = STATES[run.state] if run.state != GOOD else CORRECTNESS[run.correctness]
             message = (run.record or {}).get("message") or "no reason given"
-            name = run.path.name if run.path.is_dir() else run.path.parent.name
-            console.print(f"[red]{state}[/] {escape(f'{name}: {message}')}", soft_wrap=True)
+            text = escape(f"{run.name}: {message}")
+            console.print(f"[red]{run.fault}[/] {text}", soft_wrap=True)
     words = {condition.word: condition for run in bench.runs for condition in conditions.of(run)}
     for condition in words.values():
         console.print(f"[yellow]{condition.word}[/] {escape(condition.text)}", soft_wrap=True)

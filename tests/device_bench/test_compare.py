@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -280,3 +282,82 @@ def test_the_two_devices_of_a_bench(tmp_path: Path) -> None:
     assert {run.configuration.device for run in right.runs} == {"two"}
     (found,) = compare.compare(left, right)
     assert found.a[0].configuration.device == "one"
+
+
+def change(
+    bench: Path, name: str, edit: Callable[[dict[str, Any]], object], runs: str = "*"
+) -> None:
+    for path in bench.glob(f"results/{runs}/{name}"):
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+
+
+def crash(record: dict[str, Any]) -> None:
+    record["state"] = "crashed"
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no recall": (
+        lambda bench: change(
+            bench, "report.json", lambda report: report["quality"]["after"].update({"recall@20": 0})
+        ),
+        "Recall@20 after: 0.0000 or less in a run of B",
+    ),
+    "no quality": (
+        lambda bench: change(bench, "report.json", lambda report: report.update(quality=None)),
+        "Recall@20 after: not in 2 of 2 runs",
+    ),
+    "no quality in a run": (
+        lambda bench: change(
+            bench, "report.json", lambda report: report.update(quality=None), "*t1-r2"
+        ),
+        "Recall@20 after: not in 1 of 2 runs",
+    ),
+    "no run": (
+        lambda bench: change(bench, "run.json", crash, "*t2*"),
+        "t2, 120 steps: no usable run to compare A's with",
+    ),
+    "a run less": (
+        lambda bench: change(bench, "run.json", crash, "*t1-r1"),
+        f"001-virtual-{ONE}-t1-r1: crashed",
+    ),
+    "other losses": (
+        lambda bench: change(
+            bench, "run.json", lambda record: record.update(correctness="failed"), "*t1-r1"
+        ),
+        f"001-virtual-{ONE}-t1-r1: losses differ from the host's",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), BROKEN.values(), ids=BROKEN)
+def test_gate_does_not_pass_what_it_cannot_judge(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    said: str,
+) -> None:
+    a, b = (write_bench(tmp_path / name, {ONE: 400_000}, 2, (1, 2)) for name in ("a", "b"))
+    damage(b)
+    code, text = command(monkeypatch, capsys, str(a), str(b), "--gate", "9")
+    assert code == 1
+    assert "gate 9: B cannot be judged" in text
+    assert said in text
+    assert "nothing is shown" not in text
+    code, text = command(monkeypatch, capsys, str(a), str(b))
+    assert code == 0
+    assert said in text
+    # What A lacks is nothing that B could be worse in.
+    code, text = command(monkeypatch, capsys, str(b), str(a), "--gate", "9")
+    assert code == 0
+
+
+def test_gate_that_nothing_can_fail_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = str(write_bench(tmp_path / "a", {ONE: 400_000}, 2))
+    code, text = command(monkeypatch, capsys, bench, bench, "--gate", "inf")
+    assert code == 2
+    assert "--gate inf: not a finite factor" in text
