@@ -120,11 +120,12 @@ class Worker:
                 recorded yet.
         """
         self._board.begin(self.name, job.folder)
-        records.clear(records.place(self._folder, job))
         self._known = known = Attempt(utc())
         ended = None
         while ended is None:
             known.attempts += 1
+            # What the attempt before fetched would pass for what this one did.
+            records.clear(records.place(self._folder, job))
             try:
                 ended = self._attempt(device, held, job, known)
             except CancelledError:

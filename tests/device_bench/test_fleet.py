@@ -20,10 +20,12 @@ from device_bench import fleet, keys, lock, plan, records
 from device_bench.adb import Device, Socket
 from device_bench.board import Board
 from device_bench.bundle import Bundle
-from device_bench.endings import State
+from device_bench.device_errors import ConnectionLostError
+from device_bench.endings import Ended, State
 from device_bench.plan import BundleRef, Plan, Request
 from device_bench.virtual import VirtualDevice
 from sparserec.errors import SparseRecError
+from tests.device_bench.conftest import build_report
 
 QUICK = {"silence_seconds": 20.0, "reconnect_seconds": 0.0}
 Faults = dict[str, Any]
@@ -201,6 +203,28 @@ def test_a_connection_that_breaks_off_is_tried_again(make: Callable[..., Fleet])
     assert record is not None
     assert (record.state, record.attempts) == (State.SUCCEEDED, 2)
     assert record.correctness == "passed"
+
+
+def test_a_run_keeps_nothing_of_the_attempt_before(
+    make: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_so_far = []
+
+    def perform(device: Device, bundle_id: str, report: Path, *_: object) -> Ended:
+        made_so_far.append(bundle_id)
+        if len(made_so_far) == 1:
+            report.write_text(json.dumps(build_report()))
+            raise ConnectionLostError("lost after the report was fetched")
+        return Ended(State.CRASHED, "the process died", "see logcat.txt")
+
+    monkeypatch.setattr(fleet, "perform", perform)
+    found = make({"phone": None})
+    made = found.plan()
+    assert found.run(made)
+    record = found.record(made, "phone")
+    assert record is not None
+    assert (record.state, record.attempts, record.files.report) == (State.CRASHED, 2, None)
+    assert not (records.place(found.folder, made.runs[0]) / "report.json").exists()
 
 
 def test_silence_is_a_time_out_and_stops_the_app(
