@@ -10,7 +10,7 @@ import numpy as np
 from device_bench import report as reports
 from device_bench import units
 from device_bench.bootstrap import Ratio, Samples, centre, ratio_of_medians
-from device_bench.results import KINDS, Result, Results
+from device_bench.results import KINDS, Result, Results, with_article
 from sparserec.errors import SparseRecError
 
 NONE_SHOWN = "no difference shown"
@@ -318,7 +318,7 @@ def notes(comparison: Comparison) -> list[str]:
             )
         kind = runs[0].kind
         if kind != "phone":
-            found.append(f"{name} ran on a {KINDS[kind]}: nothing here is about a phone")
+            found.append(f"{name} ran on {with_article(kind)}: nothing here is about a phone")
         if any(run.report and run.report["resumed_from_step"] is not None for run in runs):
             found.append(f"{name} has resumed runs, which measure their own steps only")
     if any(verdict.ratio.low is None for verdict in comparison.verdicts):

@@ -69,8 +69,8 @@ def show(console: Console, found: Results, html: Path | None) -> None:
 
     if found.plan is not None:
         summary.show_bench(console, found)
-    elif (run := found.runs[0]).report is not None:
-        summary.show_report(console, run.report)
+    else:
+        summary.show_run(console, found.runs[0])
     if html is None:
         return
     if found.plan is not None:

@@ -39,6 +39,11 @@ KINDS = reports.TARGETS | {UNKNOWN: "device not known"}
 CORRECTNESS = {"passed": "passed", "failed": "failed", "not_checked": "not checked"}
 
 
+def with_article(kind: str) -> str:
+    """A kind of device as in "an emulator"."""
+    return f"{'an' if KINDS[kind][0] in 'aeiou' else 'a'} {KINDS[kind]}"
+
+
 @dataclass(frozen=True, order=True)
 class Configuration:
     """What the repetitions of a bench have in common."""
@@ -113,6 +118,11 @@ class Result:
         if self.state != GOOD:
             return STATES[self.state]
         return "left no report" if self.report is None else "losses differ from the host's"
+
+    @property
+    def message(self) -> str:
+        """The bench's words for what went wrong, empty where it has none."""
+        return str((self.record or {}).get("message") or "")
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -13,7 +14,7 @@ from device_bench import compare, conditions, overview, units
 from device_bench import report as reports
 from device_bench.compare import Comparison
 from device_bench.report import Report
-from device_bench.results import KINDS, Results
+from device_bench.results import GOOD, KINDS, STATES, Result, Results, with_article
 
 # Holds six columns of figures in a terminal of 80 characters.
 TIGHT: Any = {
@@ -25,33 +26,52 @@ TIGHT: Any = {
 
 
 def show_report(console: Console, report: Report) -> None:
-    """Print a report's main figures and its step times."""
-    kind = report["target"]["kind"]
+    """Print the main figures and step times of a report that no bench knows of."""
+    _show(console, Result(Path(), report), report)
+
+
+def show_run(console: Console, run: Result) -> None:
+    """Print the main figures and step times of a run, or what is known where it left no report."""
+    if run.report is not None:
+        _show(console, run, run.report)
+        return
+    text = escape(f"{run.configuration.label}: {run.message or 'no reason given'}")
+    console.print(f"[red]{run.fault}[/] {text}", soft_wrap=True)
+
+
+def _show(console: Console, run: Result, report: Report) -> None:
     main = Table(
-        show_header=False, box=box.SIMPLE_HEAD, title=_headline(report), title_justify="left"
+        show_header=False, box=box.SIMPLE_HEAD, title=_headline(run, report), title_justify="left"
     )
     main.add_column(style="bold")
     main.add_column()
-    for name, value in _figures(report):
+    for name, value in _figures(run, report):
         main.add_row(name, escape(value))
     console.print(main)
     if any(metric and metric["count"] for metric in report["metrics"].values()):
         console.print(_times(report))
-    if kind != "phone":
-        console.print(f"[yellow]These figures are of a {reports.TARGETS[kind]}, not of a phone.[/]")
+    if run.kind != "phone":
+        console.print(f"[yellow]These figures are of {with_article(run.kind)}, not of a phone.[/]")
     for warning in [*report["warnings"], *reports.inconsistencies(report)]:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
 
-def _headline(report: Report) -> str:
+def _headline(run: Result, report: Report) -> str:
     bundle = report["bundle"]["bundle_id"] if report["bundle"] else "bundle not read"
     model = report["target"]["model"] or "model not readable"
-    return escape(f"{bundle} on {reports.TARGETS[report['target']['kind']]}: {model}")
+    return escape(f"{bundle} on {KINDS[run.kind]}: {model}")
 
 
-def _figures(report: Report) -> list[tuple[str, str]]:
+def _result(run: Result, report: Report) -> str:
+    """How the run ended: the bench knows more than the report of a process that was killed."""
     failure = reports.failure(report)
-    rows = [("Result", failure or "succeeded")]
+    if run.state == GOOD or run.record is None:
+        return failure or ("succeeded" if run.is_good else run.fault)
+    return f"{STATES[run.state]}: {run.message or failure or 'no reason given'}"
+
+
+def _figures(run: Result, report: Report) -> list[tuple[str, str]]:
+    rows = [("Result", _result(run, report))]
     quality = report["quality"] or {}
     before, after = quality.get("before"), quality.get("after")
     if before and after:
@@ -73,7 +93,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     if report["resumed_from_step"] is not None:
         text = f"from the checkpoint at step {report['resumed_from_step']}"
         step = report["metrics"].get("train_step_ns")
-        if failure is None and not (step and step["runs"]):
+        if run.is_good and not (step and step["runs"]):
             text += "; no step was left to train (--fresh starts over)"
         rows.append(("Resumed", text))
     rows.append(("Peak RSS", units.kilobytes(reports.peak_rss(report))))
@@ -108,11 +128,10 @@ def show_bench(console: Console, bench: Results) -> None:
     console.print(table)
     for kind in bench.kinds:
         if kind != "phone":
-            console.print(f"[yellow]Figures of a {KINDS[kind]} are not those of a phone.[/]")
+            console.print(f"[yellow]Figures of {with_article(kind)} are not those of a phone.[/]")
     for run in bench.runs:
         if not run.is_good:
-            message = (run.record or {}).get("message") or "no reason given"
-            text = escape(f"{run.name}: {message}")
+            text = escape(f"{run.name}: {run.message or 'no reason given'}")
             console.print(f"[red]{run.fault}[/] {text}", soft_wrap=True)
     words = {condition.word: condition for run in bench.runs for condition in conditions.of(run)}
     for condition in words.values():

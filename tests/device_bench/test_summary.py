@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +32,34 @@ def test_report_of_a_run_that_died() -> None:
     shown = console()
     summary.show_report(shown, nulls(build_report()))
     assert "died in phase load" in shown.export_text()
+
+
+def shown(path: Path) -> str:
+    screen = console()
+    summary.show_run(screen, results.load(path).runs[0])
+    return screen.export_text()
+
+
+def test_a_run_ended_as_its_bench_saw_it(tmp_path: Path) -> None:
+    # The harness wrote its report and was killed then; and no report makes a phone of the device.
+    record = build_record(1, state="low_memory", message="Android killed it")
+    text = shown(write_run(tmp_path / "run", record, build_report(kind="phone")))
+    assert "killed by low memory: Android killed it" in text
+    assert "succeeded" not in text
+    assert "on virtual device: Model <One>" in text
+    assert "These figures are of a virtual device, not of a phone." in text
+
+
+def test_a_run_without_a_report_says_how_it_ended(tmp_path: Path) -> None:
+    record = build_record(1, state="crashed", message="the process died")
+    text = shown(write_run(tmp_path / "run", record, None))
+    assert text.startswith("crashed ml-100k-mf-d64-10pct-1a2b3c4d, virtual-1, t1: the process died")
+
+
+def test_an_emulator_has_its_article(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(build_report(kind="emulator")))
+    assert "These figures are of an emulator, not of a phone." in shown(path)
 
 
 def test_bench(tmp_path: Path) -> None:
