@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from device_bench import report as reports
 from device_bench.device_errors import writing
 from device_bench.endings import RETRYABLE, State
 from device_bench.plan import NAME as PLAN
@@ -193,6 +194,6 @@ def files_of(target: Path) -> Files:
 
 def correctness(report: Report | None) -> Correctness:
     """The verdict on the losses; a run that did not reach it was not checked."""
-    found = report["correctness"] if report is not None else None
-    verdicts: dict[str, Correctness] = {"passed": "passed", "failed": "failed"}
-    return verdicts.get(found["verdict"], "not_checked") if found else "not_checked"
+    found = reports.verdict(report) if report is not None else None
+    verdicts: dict[str | None, Correctness] = {"passed": "passed", "failed": "failed"}
+    return verdicts.get(found, "not_checked")

@@ -80,13 +80,13 @@ def _figures(run: Result, report: Report) -> list[tuple[str, str]]:
             text = f"{units.number(before[key])} before, {units.number(after[key])} after"
             rows.append((name, f"{text} ({change})" if change else text))
     correctness = report["correctness"]
-    if correctness is None or correctness["verdict"] == "not checked":
+    if correctness is None or run.correctness == "not_checked":
         rows.append(("Losses", "not compared with the host's"))
     else:
         rows.append(
             (
                 "Losses",
-                f"{correctness['verdict']}: at most {units.small(correctness['max_abs_error'])} "
+                f"{run.correctness}: at most {units.small(correctness['max_abs_error'])} "
                 f"from the host's over {units.count(correctness['steps'])} steps",
             )
         )

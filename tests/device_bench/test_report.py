@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from device_bench import checked, conditions, page, results, units
+from device_bench import checked, conditions, page, records, results, units
 from device_bench import report as reports
 from sparserec.errors import SparseRecError
 from tests.device_bench.conftest import build_report
@@ -108,8 +108,36 @@ def test_figures_that_contradict_the_samples_are_found(make_report: Make) -> Non
     metrics["gradients_ns"]["maximum"] += 1
     text = "\n".join(reports.inconsistencies(report))
     assert re.search(r"update_ns: count is 401, but there are 400 samples", text)
-    assert "score_ns: the percentiles are not in order" in text
+    assert "score_ns: p95 is" in text
     assert "gradients_ns: maximum is" in text
+    assert len(text.splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", ["p50", "p90", "p95", "p99", "mad"])
+def test_statistics_are_those_of_the_samples(make_report: Make, name: str) -> None:
+    report = make_report()
+    step = report["metrics"]["train_step_ns"]
+    step["runs"] = [1000, 1001, 1003, 1010, 1500, 1502]
+    # As Samples.summary of the harness has them: the median is 1006.5, the distances' 6.5.
+    step.update(count=6, minimum=1000, p50=1007, p90=1501, p95=1502, p99=1502, maximum=1502, mad=7)
+    assert reports.inconsistencies(report) == []
+    step[name] = step[name] * 0.99 if name != "mad" else 9
+    (text,) = reports.inconsistencies(report)
+    assert text.startswith(f"train_step_ns: {name} is")
+
+
+def test_an_error_above_the_tolerance_is_a_failure_whatever_the_verdict(
+    make_report: Make, tmp_path: Path
+) -> None:
+    report = make_report()
+    report["correctness"]["max_abs_error"] = 0.5
+    assert "differ from the host's by 0.5, more than 0.0001" in (reports.failure(report) or "")
+    write_run(tmp_path / "run", build_record(1, correctness="passed"), report)
+    (run,) = results.load(tmp_path / "run").runs
+    assert (run.correctness, run.is_good) == ("failed", False)
+    assert records.correctness(report) == "failed"
+    page.render_run(run, tmp_path / "page.html")
+    assert "Failed: over the first" in (tmp_path / "page.html").read_text()
 
 
 def test_phases_that_occur_often_are_merged_to_their_largest(make_report: Make) -> None:
