@@ -16,7 +16,7 @@ from device_bench.board import Board
 from device_bench.bundle import Bundle
 from device_bench.cooldown import Heat
 from device_bench.deploy import deploy
-from device_bench.device_errors import DeviceError, writing
+from device_bench.device_errors import ConnectionLostError, DeviceError, writing
 from device_bench.endings import Ended, State
 from device_bench.plan import Plan, Run, utc
 from device_bench.records import DeviceInfo, Record
@@ -105,12 +105,25 @@ class Worker:
             ):
                 self._kind = device.transport.kind
                 while self._jobs and not self._cancelled.is_set():
-                    held.refresh()
+                    self._keep(device, held)
                     self._make(device, held, self._jobs[0])
                     del self._jobs[0]
         except SparseRecError as error:
             if self._known is not None or (self._jobs and not self._cancelled.is_set()):
                 self._give_up(self._jobs[0], error)
+
+    def _keep(self, device: Device, held: lock.Held) -> None:
+        """Show that the bench lives; a connection that was lost since the last run is made again.
+
+        Raises:
+            SparseRecError: the device is gone, or another process has taken over.
+        """
+        try:
+            held.refresh()
+        except ConnectionLostError:
+            if not self._back(device):
+                raise
+            held.refresh()
 
     def _make(self, device: Device, held: lock.Held, job: Run) -> None:
         """Make one run, again if it fails by no fault of its own.

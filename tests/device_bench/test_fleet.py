@@ -227,6 +227,26 @@ def test_a_run_keeps_nothing_of_the_attempt_before(
     assert not (records.place(found.folder, made.runs[0]) / "report.json").exists()
 
 
+def test_a_connection_that_breaks_off_between_runs_is_made_again(
+    make: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = make({"phone": None})
+    made = found.plan(repetitions=2, attempts=1)
+    refresh, breaks = lock.Held.refresh, [1]
+
+    def broken(held: lock.Held) -> None:
+        if found.state(made, "phone", 1) is not None and breaks:
+            breaks.pop()
+            held.device.close()
+            raise ConnectionLostError("lost between two runs")
+        refresh(held)
+
+    monkeypatch.setattr(lock.Held, "refresh", broken)
+    assert found.run(made)
+    assert breaks == []
+    assert [found.state(made, "phone", order) for order in (1, 2)] == [State.SUCCEEDED] * 2
+
+
 def test_silence_is_a_time_out_and_stops_the_app(
     make: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
