@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import posixpath
 import re
 import time
@@ -198,7 +199,12 @@ class Device:
             self.push_bytes(file, source.stat().st_size, target, count)
 
     def push_bytes(
-        self, file: BinaryIO, size: int, target: str, sent: Callable[[int], None]
+        self,
+        file: BinaryIO,
+        size: int,
+        target: str,
+        sent: Callable[[int], None],
+        seconds: float = math.inf,
     ) -> None:
         """Write the next ``size`` bytes of ``file`` to ``target``, as ``push`` does.
 
@@ -207,11 +213,12 @@ class Device:
             size: how much.
             target: absolute path on the device.
             sent: called with the number of bytes of each piece that is sent.
+            seconds: after which no more is sent; what was is whole in ``target``.
         """
         timeout = allowance(size)
         try:
             with self._explained(f"pushing {posixpath.basename(target)}", timeout):
-                self.transport.push(Source(file, size, sent), target, timeout)
+                self.transport.push(Source(file, size, sent, seconds), target, timeout)
         except BaseException as error:
             if not isinstance(error, DeviceError) or isinstance(error, ConnectionLostError):
                 self.close()  # in the middle of a message

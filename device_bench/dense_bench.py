@@ -158,7 +158,7 @@ def measure(
                 if report is None:
                     held.refresh()
                     if case.bundle.bundle_id not in deployed:
-                        deploy(device, case.bundle)
+                        deploy(device, case.bundle, alive=held.refresh)
                         deployed.add(case.bundle.bundle_id)
                     cooldown.wait(device, CoolDown(), _warm(held.refresh, progress))
                     report = run(device, case.bundle.bundle_id, target, options)

@@ -35,13 +35,25 @@ class Deployed:
     seconds: float
 
 
-def deploy(device: Device, bundle: Bundle, progress: Progress = silent) -> Deployed:
+def deploy(
+    device: Device,
+    bundle: Bundle,
+    progress: Progress = silent,
+    alive: Callable[[], None] = lambda: None,
+) -> Deployed:
     """Make the device hold the bundle; files that are there already are not sent again.
 
     A file has its final name only once its SHA-256 was found right on the device, and the manifest
     is the last to be there, so a deployment that breaks off leaves no bundle that looks whole. A
     lost connection is made anew and the transfer goes on where it was; of several processes that
     deploy this bundle, one does it and the others wait.
+
+    Args:
+        device: connected.
+        bundle: what it is to hold.
+        progress: told of the bytes; in the middle of a message, so it may not use the device.
+        alive: called between two messages, at least after each piece that has landed, to refresh
+            another lock of the caller's.
 
     Raises:
         DeviceError: the device cannot run the harness, has no room, is gone for good, or a file
@@ -57,8 +69,8 @@ def deploy(device: Device, bundle: Bundle, progress: Progress = silent) -> Deplo
     def say(text: str) -> None:
         progress(text, 0, None)
 
-    with lock.hold(device, name, what, wait=True, say=say) as held:
-        return push(device, bundle, folder, facts, held, progress)
+    with lock.hold(device, name, what, wait=True, say=say, alive=alive) as held:
+        return push(device, bundle, folder, facts, held, progress, alive=alive)
 
 
 def push(
@@ -69,6 +81,7 @@ def push(
     held: lock.Held,
     progress: Progress = silent,
     room: int = 0,
+    alive: Callable[[], None] = lambda: None,
 ) -> Deployed:
     """Make the folder ``folder`` of the device hold the files of ``source``, the last one last.
 
@@ -80,11 +93,12 @@ def push(
         held: the lock under which this happens.
         progress: told of the bytes.
         room: bytes that must be free besides.
+        alive: called after each piece that has landed.
 
     Raises:
         DeviceError: the device has no room, is gone for good, or a file arrives damaged.
     """
-    work = _Deployment(device, source, folder, facts, progress, held, room)
+    work = _Deployment(device, source, folder, facts, progress, held, room, alive)
     persist(device, work.bring, lambda: sum(work.landed.values()))
     return work.result()
 
@@ -100,6 +114,7 @@ class _Deployment:
     progress: Progress
     held: lock.Held
     room: int
+    alive: Callable[[], None]
     started: float = field(default_factory=time.monotonic)
     landed: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
@@ -157,6 +172,7 @@ class _Deployment:
 
         def note(have: int) -> None:
             self.held.refresh()
+            self.alive()
             self.landed[file.name] = max(have, self.landed.get(file.name, 0))
 
         return note

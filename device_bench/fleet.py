@@ -159,7 +159,7 @@ class Worker:
         plan, bundle = self._plan, self._bundles[job.bundle]
         target = records.place(self._folder, job)
         if bundle.bundle_id not in self._deployed:
-            self._facts = deploy(device, bundle, self._progress).facts
+            self._facts = deploy(device, bundle, self._progress, held.refresh).facts
             self._deployed.add(bundle.bundle_id)
         golden = bundle.path / records.GOLDEN
         if golden.is_file():

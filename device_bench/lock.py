@@ -92,6 +92,7 @@ def hold(
     wait: bool = False,
     root: str = LOCKS,
     say: Callable[[str], None] = lambda _: None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Held]:
     """Hold the lock ``name`` on a connected device while the block runs.
 
@@ -106,6 +107,7 @@ def hold(
         wait: wait for the holder instead of raising an error.
         root: the folder on the device that locks are in.
         say: told once for whom this waits.
+        alive: called again and again while this waits, to refresh another lock of the caller's.
 
     Raises:
         LockedError: someone else holds it.
@@ -114,7 +116,7 @@ def hold(
     token = uuid.uuid4().hex
     _mine.add(token)
     try:
-        yield from _hold(device, f"{root}/{name}", token, what, in_use, wait, say)
+        yield from _hold(device, f"{root}/{name}", token, what, in_use, wait, say, alive)
     finally:
         _mine.discard(token)
 
@@ -149,6 +151,7 @@ def _hold(
     in_use: Callable[[Device], bool],
     wait: bool,
     say: Callable[[str], None],
+    alive: Callable[[], None],
 ) -> Iterator[Held]:
     """Get the lock, yield it, release it."""
     owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "what": what})
@@ -164,6 +167,7 @@ def _hold(
         if not waiting:
             say(f"waiting for {holder}")
             waiting = True
+        persist(device, lambda _: alive())
         time.sleep(POLL_SECONDS)
     try:
         yield Held(device, folder, token, time.monotonic())

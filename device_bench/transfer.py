@@ -24,6 +24,8 @@ PIECE_BYTES = 64 << 20
 """What a lost connection may cost: 2 s of USB 2. Every piece but the first is copied on the device,
 so most files should be one."""
 LEAST_PIECE_BYTES = 64 << 10
+PIECE_SECONDS = 30.0
+"""No piece takes longer: a lock is refreshed between two of them, well within its lease."""
 
 _HASH = re.compile(r"^([0-9a-f]{64})\b", re.MULTILINE)
 
@@ -64,15 +66,14 @@ def send(device: Device, transfer: Transfer, piece_bytes: int = PIECE_BYTES) -> 
     with transfer.source.open("rb") as file:
         have = _resume(device, file, part, transfer.size)
         transfer.landed(have)
-        while have < transfer.size or not transfer.size:
+        more = have < transfer.size or not transfer.size
+        while more:
+            before = have
             transfer.sent(have)
             file.seek(have)
-            step = min(piece_bytes, transfer.size - have)
-            _append(device, transfer, file, have, step)
-            have += step
+            have = _append(device, transfer, file, have, min(piece_bytes, transfer.size - have))
             transfer.landed(have)
-            if not transfer.size:
-                break
+            more = before < have < transfer.size
     _check(device, transfer, part)
     quoted, target = shlex.quote(part), shlex.quote(transfer.target)
     _run(device, f"mv -f {quoted} {target} && rm -f {quoted}.piece", f"cannot rename {part}")
@@ -91,8 +92,11 @@ def _resume(device: Device, file: BinaryIO, part: str, size: int) -> int:
     return 0
 
 
-def _append(device: Device, transfer: Transfer, file: BinaryIO, have: int, step: int) -> None:
+def _append(device: Device, transfer: Transfer, file: BinaryIO, have: int, step: int) -> int:
     """Send the ``step`` bytes at which ``file`` stands and put them behind the first ``have``.
+
+    Returns:
+        How many are there now: fewer than asked for where the way is slow or the file is cut short.
 
     Raises:
         ConnectionLostError: also where something else is there in the end: what a broken connection
@@ -107,18 +111,19 @@ def _append(device: Device, transfer: Transfer, file: BinaryIO, have: int, step:
         transfer.sent(done)
 
     if not have:
-        device.push_bytes(file, step, part, count)
-        return
+        device.push_bytes(file, step, part, count, PIECE_SECONDS)
+        return done
     piece = f"{part}.piece"
-    device.push_bytes(file, step, piece, count)
+    device.push_bytes(file, step, piece, count, PIECE_SECONDS)
     quoted, source = shlex.quote(part), shlex.quote(piece)
     command = f"cat {source} >> {quoted} && rm -f {source} && stat -c %s {quoted}"
     size = _run(device, command, f"cannot append to {part}").strip()
-    if size != str(have + step):
+    if size != str(done):
         raise ConnectionLostError(
-            f"{device.name}: {part} has {size} bytes where {have + step} were written",
+            f"{device.name}: {part} has {size} bytes where {done} were written",
             "run the command again",
         )
+    return done
 
 
 def _check(device: Device, transfer: Transfer, part: str) -> None:

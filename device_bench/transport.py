@@ -8,6 +8,8 @@ checksum is added up in the interpreter.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -83,14 +85,23 @@ class Transport(Protocol):
 
 
 class Source(BytesIO):  # adb-shell takes a stream only if it is one of these
-    """At most ``size`` bytes of ``file`` from where it stands; ``sent`` hears of each piece."""
+    """At most ``size`` bytes of ``file`` from where it stands; ``sent`` hears of each piece.
 
-    def __init__(self, file: BinaryIO, size: int, sent: Callable[[int], None]) -> None:
+    It ends after ``seconds``, but not before something was read.
+    """
+
+    def __init__(
+        self, file: BinaryIO, size: int, sent: Callable[[int], None], seconds: float
+    ) -> None:
         super().__init__()
         self._file, self._left, self._sent = file, size, sent
+        self._seconds, self._end = seconds, math.inf
 
     def read(self, size: int | None = -1, /) -> bytes:
         """The next ``size`` bytes at most."""
+        if time.monotonic() >= self._end:
+            return b""
+        self._end = min(self._end, time.monotonic() + self._seconds)
         wanted = self._left if size is None or size < 0 else min(size, self._left)
         data = self._file.read(wanted)
         self._left -= len(data)

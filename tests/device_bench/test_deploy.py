@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_bench import deploy as deploying
-from device_bench import keys, retry
+from device_bench import keys, lock, retry, transfer
 from device_bench.adb import Device, Facts, Socket
 from device_bench.bundle import Bundle
 from device_bench.deploy import ROOT, deploy
@@ -40,6 +41,40 @@ def test_every_file_arrives_and_the_manifest_last(
     assert seen[-1][1] == seen[-1][2] == done.bytes // 1000
 
 
+def test_the_caller_keeps_its_lock_while_a_bundle_is_pushed(
+    device: Device, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PIECE_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0)
+    with lock.hold(device, "harness", "a bench") as held:
+        shown = []
+
+        def alive() -> None:
+            held.refresh()
+            shown.append(held.shown)
+
+        deploy(device, bundle, alive=alive)
+    assert len(shown) > 10
+
+
+def test_the_caller_keeps_its_lock_while_another_deploys(
+    device: Device, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
+    name = f"bundle-{bundle.bundle_id}"
+    calls = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock.hold(device, name, "deploying"))
+
+        def alive() -> None:
+            calls.append(0)
+            if len(calls) == 3:
+                stack.close()
+
+        deploy(device, bundle, alive=alive)
+    assert len(calls) >= 3
+
+
 def test_second_time_sends_nothing(device: Device, bundle: Bundle, folder: Path) -> None:
     deploy(device, bundle)
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -62,8 +97,8 @@ def spoil(
     """Let ``action`` happen on the device after the file ``name`` was pushed."""
     push = device.push_bytes
 
-    def spoiled(file: BinaryIO, size: int, target: str, sent: Callable[[int], None]) -> None:
-        push(file, size, target, sent)
+    def spoiled(file: BinaryIO, size: int, target: str, *rest: Any) -> None:
+        push(file, size, target, *rest)
         if target.endswith(f"/{name}.part"):
             action(target)
 

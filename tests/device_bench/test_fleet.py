@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from device_bench import fleet, keys, lock, plan, records
+from device_bench import fleet, keys, lock, plan, records, transfer
 from device_bench.adb import Device, Socket
 from device_bench.board import Board
 from device_bench.bundle import Bundle
@@ -245,6 +245,25 @@ def test_a_connection_that_breaks_off_between_runs_is_made_again(
     assert found.run(made)
     assert breaks == []
     assert [found.state(made, "phone", order) for order in (1, 2)] == [State.SUCCEEDED] * 2
+
+
+def test_the_lock_is_kept_while_a_bundle_is_pushed(
+    make: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PIECE_SECONDS", 0.0)
+    refresh, kept = lock.Held.refresh, []
+
+    def noted(held: lock.Held) -> None:
+        if held.folder.endswith("/harness"):
+            kept.append(held)
+        refresh(held)
+
+    monkeypatch.setattr(lock.Held, "refresh", noted)
+    found = make({"phone": None})
+    made = found.plan()
+    assert found.run(made)
+    assert found.state(made, "phone") is State.SUCCEEDED
+    assert len(kept) > 10
 
 
 def test_silence_is_a_time_out_and_stops_the_app(

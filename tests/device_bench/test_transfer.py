@@ -59,6 +59,30 @@ def test_any_size_arrives(device: Device, virtual: VirtualDevice, source: Path, 
     assert names(virtual) == {"file"}
 
 
+def test_a_piece_ends_in_time(
+    device: Device, virtual: VirtualDevice, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is waited for a lock's next refresh is a matter of time, however slow the way is.
+    monkeypatch.setattr(transfer, "PIECE_SECONDS", 0.0)
+    landed: list[int] = []
+    send(device, job(source, landed=landed.append))
+    assert len(landed) > 4
+    assert landed == sorted(landed)
+    assert landed[-1] == len(DATA)
+    assert on_device(virtual).read_bytes() == DATA
+    assert names(virtual) == {"file"}
+
+
+def test_a_file_that_was_cut_short_here_is_no_endless_transfer(
+    device: Device, virtual: VirtualDevice, source: Path
+) -> None:
+    work = job(source)
+    source.write_bytes(DATA[: PIECE + 5])
+    with pytest.raises(DeviceError, match="arrived damaged"):
+        send(device, work, PIECE)
+    assert names(virtual) == set()
+
+
 @pytest.mark.parametrize("have", [1, PIECE - 1, PIECE, 3 * PIECE, len(DATA)])
 def test_goes_on_behind_what_is_there(
     device: Device,
