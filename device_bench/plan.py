@@ -207,7 +207,8 @@ def find(
         progress: told of the files as they are checked.
 
     Raises:
-        SparseRecError: a pattern that names no bundle, or a bundle that is damaged.
+        SparseRecError: a pattern that names no bundle, a bundle that is damaged, or two of one id
+            that are not the same.
     """
     base = Path() if source is None else source.parent
     found: dict[str, Bundle] = {}
@@ -224,7 +225,13 @@ def find(
                 )
         for place in places:
             bundle = bundles.load(place, progress)
-            found.setdefault(bundle.bundle_id, bundle)
+            first = found.setdefault(bundle.bundle_id, bundle)
+            if first.files[-1].sha256 != bundle.files[-1].sha256:
+                raise SparseRecError(
+                    f"{source or 'BUNDLE'}: bundles.{number}: {first.path} and {place} are both "
+                    f"{bundle.bundle_id}, but their manifests differ",
+                    "name one of them, or export the other one again",
+                )
     return list(found.values())
 
 

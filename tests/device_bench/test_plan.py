@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,17 @@ def test_bundles_by_pattern(bundle_dir: Path, tmp_path: Path) -> None:
         plan.find(["bundle", "x*"], source)
     with pytest.raises(SparseRecError, match="empty"):
         plan.find(["empty"], source)
+
+
+def test_no_bundle_is_dropped_for_another_of_its_id(bundle_dir: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(bundle_dir, tmp_path / "other"))
+    assert len(plan.find(["bundle", "other"], tmp_path / "plan.toml")) == 1
+    path = other / "manifest.json"
+    content = json.loads(path.read_text())
+    content["training"]["learning_rate"] *= 2
+    path.write_text(json.dumps(content))
+    with pytest.raises(SparseRecError, match="but their manifests differ") as caught:
+        plan.find(["bundle", "other"], tmp_path / "plan.toml")
+    assert "plan.toml: bundles.1: " in caught.value.message
+    assert str(bundle_dir) in caught.value.message
+    assert str(other) in caught.value.message
