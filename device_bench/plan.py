@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from device_bench import bundle as bundles
 from device_bench.bundle import Bundle
@@ -26,6 +26,10 @@ State = Literal["continue", "fresh", "scratch"]
 Order = Literal["abba", "shuffled"]
 MAX_THREADS = 64
 """The harness takes no more (docs/formats.md section 7)."""
+MAX_SECONDS = 7 * 86400.0
+"""No wait of a plan may be longer: a socket's time-out has an end, too."""
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+SomeSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
 
 
@@ -38,18 +42,18 @@ class CoolDown(_Table):
 
     thermal_status: Annotated[int, Field(ge=0, le=6)] = 0
     """Android's: 0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown."""
-    battery_celsius: PositiveFloat = 40.0
-    wait_seconds: Annotated[float, Field(ge=0)] = 300.0
+    battery_celsius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 40.0
+    wait_seconds: Seconds = 300.0
 
 
 class TimeOut(_Table):
     """When a run is given up."""
 
-    silence_seconds: PositiveFloat = 600.0
+    silence_seconds: SomeSeconds = 600.0
     """The harness said nothing for so long."""
-    total_seconds: PositiveFloat | None = None
+    total_seconds: SomeSeconds | None = None
     """The run took so long; without it, as long as it likes."""
-    reconnect_seconds: Annotated[float, Field(ge=0)] = 30.0
+    reconnect_seconds: Seconds = 30.0
     """A device that was lost is not reached again for so long."""
 
 

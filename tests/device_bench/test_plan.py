@@ -77,6 +77,7 @@ def test_every_field_of_a_file(tmp_path: Path) -> None:
         ('bundles = ["a"]\norder = "random"', "order: .*'abba' or 'shuffled', not 'random'"),
         ('bundles = ["a"]\n[cool_down]\nthermal_status = 7', "cool_down.thermal_status: "),
         ('bundles = ["a"]\n[cool_down]\ncelsius = 7', "cool_down.celsius: there is no such field"),
+        ('bundles = ["a"]\n[cool_down]\nbattery_celsius = inf', "battery_celsius: .*finite"),
         ('bundles = ["a"]\n[time_out]\nsilence_seconds = 0', "time_out.silence_seconds: "),
         ('bundles = ["a"]\nsteps =\nseed = 1', "not TOML: .*line 2"),
     ],
@@ -250,3 +251,27 @@ def test_no_bundle_is_dropped_for_another_of_its_id(bundle_dir: Path, tmp_path: 
     assert "plan.toml: bundles.1: " in caught.value.message
     assert str(bundle_dir) in caught.value.message
     assert str(other) in caught.value.message
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e30", "604801"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "cool_down.wait_seconds",
+        "time_out.silence_seconds",
+        "time_out.total_seconds",
+        "time_out.reconnect_seconds",
+    ],
+)
+def test_a_time_that_nobody_can_wait_is_refused(tmp_path: Path, field: str, value: str) -> None:
+    path = tmp_path / "plan.toml"
+    table, name = field.split(".")
+    path.write_text(f'bundles = ["a"]\n[{table}]\n{name} = {value}')
+    with pytest.raises(SparseRecError, match=f"{field}: "):
+        plan.read_file(path)
+
+
+def test_a_week_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text('bundles = ["a"]\n[time_out]\nsilence_seconds = 604800')
+    assert plan.read_file(path).time_out.silence_seconds == plan.MAX_SECONDS
