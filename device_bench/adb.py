@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 from adb_shell.transport.base_transport import BaseTransport
 
@@ -55,13 +55,16 @@ class ShellResult:
     output: str
 
 
+Kind = Literal["phone", "emulator", "virtual-device"]
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a device says of itself; None where it cannot be read."""
 
     serial: str
-    kind: str
-    """``phone``, ``emulator`` or ``virtual-device``, as in a report."""
+    kind: Kind
+    """As in a report."""
     model: str
     abis: tuple[str, ...]
     """Best first."""
@@ -260,7 +263,7 @@ class Device:
         lines = (*output.split("\n"), *[""] * (len(_FACTS) + 1))
         values = dict(zip(_FACTS, (line.strip() for line in lines), strict=False))
         page = lines[len(_FACTS)].strip()
-        kind = "phone"
+        kind: Kind = "phone"
         if values["ro.sparserec.virtual"] == "1":
             kind = "virtual-device"
         elif "1" in (values["ro.kernel.qemu"], values["ro.boot.qemu"]):

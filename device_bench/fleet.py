@@ -281,6 +281,7 @@ class Worker:
             abi=facts.abis[0] if facts.abis else None,
             sdk=facts.sdk,
             virtual=facts.kind == "virtual-device",
+            kind=facts.kind,
             transport=self._kind,
         )
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from device_bench import report as reports
+from device_bench.adb import Kind
 from device_bench.device_errors import writing
 from device_bench.endings import RETRYABLE, State
 from device_bench.plan import NAME as PLAN
@@ -40,6 +41,8 @@ class DeviceInfo(_Part):
     abi: str | None
     sdk: int | None
     virtual: bool | None
+    kind: Kind | None = None
+    """Not in what earlier versions wrote."""
     transport: str | None
 
 

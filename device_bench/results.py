@@ -83,12 +83,13 @@ class Result:
     @property
     def kind(self) -> str:
         """A key of ``KINDS``: where report and bench disagree, the one that claims less."""
-        is_virtual = self.record["device"]["virtual"] if self.record is not None else None
-        if is_virtual:
-            return "virtual-device"
+        device = self.record["device"] if self.record is not None else {}
+        found = [device.get("kind")]
+        if device.get("virtual"):
+            found.append("virtual-device")
         if self.report is not None:
-            return str(self.report["target"]["kind"])
-        return UNKNOWN if is_virtual is None else "phone"
+            found.append(self.report["target"]["kind"])
+        return next((kind for kind in reports.TARGETS if kind in found), UNKNOWN)
 
     @property
     def state(self) -> str:

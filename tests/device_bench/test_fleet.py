@@ -202,6 +202,7 @@ def test_a_connection_that_breaks_off_is_tried_again(make: Callable[..., Fleet])
     record = found.record(made, "phone")
     assert record is not None
     assert (record.state, record.attempts) == (State.SUCCEEDED, 2)
+    assert (record.device.virtual, record.device.kind) == (True, "virtual-device")
     assert record.correctness == "passed"
 
 

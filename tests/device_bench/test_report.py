@@ -306,6 +306,29 @@ def test_only_settled_steps_count_where_the_bench_knows_them(tmp_path: Path) -> 
     assert run.settled("checkpoint_ns") == run.samples("checkpoint_ns")
 
 
+@pytest.mark.parametrize(
+    ("device", "reported", "kind"),
+    [
+        ({"virtual": False, "kind": "emulator"}, None, "emulator"),
+        ({"virtual": False, "kind": "emulator"}, "phone", "emulator"),
+        ({"virtual": False, "kind": "phone"}, None, "phone"),
+        ({"virtual": True, "kind": "virtual-device"}, "phone", "virtual-device"),
+        # As earlier versions wrote it: an emulator was not virtual.
+        ({"virtual": False}, None, "unknown"),
+        ({"virtual": False}, "emulator", "emulator"),
+        ({"virtual": True}, None, "virtual-device"),
+        ({"virtual": None}, None, "unknown"),
+    ],
+)
+def test_a_device_is_the_kind_that_claims_least(
+    tmp_path: Path, device: dict[str, Any], reported: str | None, kind: str
+) -> None:
+    record = build_record(1, device=build_record(1)["device"] | device)
+    report = build_report(5, kind=reported) if reported else None
+    (run,) = results.load(write_run(tmp_path / "run", record, report)).runs
+    assert run.kind == kind
+
+
 def test_sensors_of_another_run_are_not_taken(tmp_path: Path) -> None:
     report = build_report(5, kind="phone")
     record = build_record(1, device=build_record(1)["device"] | {"virtual": False})
