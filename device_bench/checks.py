@@ -228,9 +228,12 @@ def disk() -> Check:
     """Free space where files go."""
     try:
         folders = {Path.cwd(), keys.state_dir(), Path(tempfile.gettempdir())}
+        free, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
     except SparseRecError as error:
         return Check("disk", PROBLEM, error.message, error.fix)
-    free, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
+    except OSError as error:
+        found = f"this folder or the one for temporary files cannot be used: {error.strerror}"
+        return Check("disk", PROBLEM, found, "go to a folder that is there, and look at TMPDIR")
     found = f"{units.size(free)} free in {folder}"
     if free >= GOOD_FREE:
         return Check("disk", OK, found)
@@ -239,7 +242,10 @@ def disk() -> Check:
 
 def devices() -> list[Check]:
     """USB as such, and each device that can be seen."""
-    found, usb = survey([])
+    try:
+        found, usb = survey([])
+    except SparseRecError as error:
+        return [Check("devices", PROBLEM, error.message, error.fix)]
     name = "USB"
     if usb is not None:
         first = Check(name, WARNING, usb.message, usb.fix)

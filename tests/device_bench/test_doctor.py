@@ -215,3 +215,20 @@ def phone_listed(virtual: VirtualDevice, monkeypatch: pytest.MonkeyPatch) -> Cal
         monkeypatch.setattr(devices.virtual_process, "running", lambda: [running])
 
     return listed
+
+
+def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    expect(checks.disk(), PROBLEM, "No such file or directory", "go to a folder that is there")
+
+
+def test_state_that_cannot_be_kept_is_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    found = {check.name: check for check in checks.everything()}
+    for name in ("disk", "devices"):
+        expect(found[name], PROBLEM, "cannot be made", "XDG_STATE_HOME")
