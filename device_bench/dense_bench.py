@@ -193,7 +193,7 @@ def loss_difference(points: Sequence[Point]) -> tuple[float, int] | None:
     """How far the losses of the trainers are apart, and over how many steps.
 
     Each bundle whose every entry is active trains the same table in all three ways, on the same
-    batches; None where there is no such bundle.
+    batches; None where there is no such bundle, or no loss is known.
     """
     worst, compared = 0.0, 0
     for point in points:
@@ -205,9 +205,10 @@ def loss_difference(points: Sequence[Point]) -> tuple[float, int] | None:
             if other.case.workload == SPARSE_STEP and other.case.bundle == point.case.bundle
         )
         for other in same:
-            pairs = list(zip(point.reports[0]["losses"], other.reports[0]["losses"], strict=False))
-            worst = max(worst, *(abs(a - b) for a, b in pairs))
-            compared = max(compared, len(pairs))
+            losses = zip(point.reports[0]["losses"], other.reports[0]["losses"], strict=False)
+            apart = [abs(a - b) for a, b in losses if a is not None and b is not None]
+            worst = max([worst, *apart])
+            compared = max(compared, len(apart))
     return (worst, compared) if compared else None
 
 

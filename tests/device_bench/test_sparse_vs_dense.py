@@ -150,3 +150,15 @@ def test_the_command(
     assert sparserec(*command).code == 0  # goes on: only what is missing is measured
     after = {path: path.stat().st_mtime_ns for path in out.rglob("report.json")}
     assert [path for path in after if after[path] != before[path]] == [gone]
+
+
+def test_losses_that_are_not_known_are_not_compared(points: list[Point]) -> None:
+    for sparse in (points[1], points[3]):
+        sparse.reports[0]["losses"] = [None, 0.6, 0.5, 0.4]
+    points[5].reports[0]["losses"] = [0.9, None, 0.5, 0.41]
+    points[6].reports[0]["losses"] = [None] * 4
+    difference = dense_bench.loss_difference(points[:7])
+    assert difference == (pytest.approx(0.01), 2)
+    for point in points:
+        point.reports[0]["losses"] = [None] * 4
+    assert dense_bench.loss_difference(points) is None
