@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -296,12 +297,24 @@ def golden(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        losses = [float(loss) for loss in found["losses"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        losses = [_number(loss) for loss in found["losses"]]
+    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise SparseRecError(
             f"{path}: losses: not the host's losses: {error}", "remove it, or export again"
         ) from None
     return {**found, "losses": losses}
+
+
+def _number(value: Any) -> float:
+    """A finite number of a JSON file.
+
+    Raises:
+        ValueError: it is something else.
+        OverflowError: it is too large.
+    """
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
 
 
 def _plan(path: Path) -> dict[str, Any]:

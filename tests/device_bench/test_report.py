@@ -377,3 +377,16 @@ def test_sizes_and_changes() -> None:
     assert units.size(10) == "10 B"
     assert units.change(0.1, 0.12) == "+20.0 %"
     assert units.change(0, 1) == units.change(None, 1) == ""
+
+
+@pytest.mark.parametrize(
+    "losses",
+    ["NaN", "1e999", '"123"', '["0.5"]', "[true]", "[NaN]", "[1e999]", f"[1{'0' * 400}]", "[null]"],
+)
+def test_losses_of_the_host_are_finite_numbers(tmp_path: Path, losses: str) -> None:
+    path = tmp_path / "golden.json"
+    path.write_text(f'{{"losses": {losses}}}')
+    with pytest.raises(SparseRecError, match=r"golden\.json: losses"):
+        results.golden(path)
+    path.write_text('{"losses": [1, 0.5]}')
+    assert results.golden(path)["losses"] == [1.0, 0.5]
