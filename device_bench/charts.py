@@ -38,6 +38,7 @@ WIDTH = 4.2
 MAX_POINTS = 1200
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names come from files, and a "$" there is no formula
     "font.size": 8.0,
     "text.color": INK,
     "axes.edgecolor": MUTED,

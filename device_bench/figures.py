@@ -102,6 +102,7 @@ def loss_errors(report: Report, golden: Sequence[float]) -> str:
     floor = 1e-9
     axes.plot(np.maximum(errors, floor), ".", color=FIRST, markersize=3)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(floor / 2, max(*errors, tolerance or 0, 1e-6) * 6)
     if tolerance:
         axes.axhline(tolerance, color=SECOND, linewidth=1.0)

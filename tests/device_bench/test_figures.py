@@ -6,6 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.axes import Axes
 
 from device_bench import figures, traces
 from tests.device_bench.conftest import build_report
@@ -67,3 +68,15 @@ def test_any_times_fit_the_axis(values: list[float]) -> None:
     with figures.charts.style():
         assert "<svg" in figures.latency(values)
         assert "<svg" in figures.course(values)
+
+
+def test_names_are_no_formulas() -> None:
+    report = build_report(30)
+    report["metrics"]["a$\\frac$_ns"] = report["metrics"]["score_ns"]
+    report["phases"][0]["name"] = "$x$ and $\\y"
+    drawn = figures.all_of(report, {"losses": report["losses"]})
+    assert "a$\\frac$" in drawn["spread"]
+    assert "$x$ and $\\y" in drawn["memory"]
+    texts = re.findall(r">([^<>]*\$[^<>]*)<", drawn["error"] + drawn["loss"])
+    assert texts == []
+    assert "1e-05" in drawn["error"]
