@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,5 +200,6 @@ def write(table: pa.Table, path: Path) -> None:
             pyarrow.parquet.write_table(table, part)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as of a name that cannot be at all
+            part.unlink(missing_ok=True)
         raise SparseRecError(f"{path}: cannot be written: {error}", "name another file") from None

@@ -162,6 +162,10 @@ def collect(
     for target in (out, samples):
         if target is not None:
             tables.check_name(target)
+    if samples is not None and samples.resolve() == out.resolve():
+        raise SparseRecError(
+            f"--samples {samples}: is the file of --out, too", "name another file for the samples"
+        )
     runs, faults = results.find(folders)
     if not runs:
         raise faults[0]

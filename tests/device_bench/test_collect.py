@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.csv
@@ -11,7 +12,7 @@ import pytest
 
 from device_bench import collect, results
 from sparserec.errors import SparseRecError
-from tests.device_bench.conftest import build_report
+from tests.device_bench.conftest import Ran, build_report
 from tests.device_bench.folders import build_record, build_sensors, write_bench, write_run
 
 ONE, TWO = "ml-100k-mf-d64-10pct-00000001", "ml-100k-mf-d64-10pct-00000002"
@@ -106,3 +107,17 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tree: Path) -> None:
     with pytest.raises(SparseRecError, match=r"taken\.csv: cannot be written"):
         collect.write(collect.of_runs(runs), tree / "taken.csv")
     assert not list(tree.glob(".*.part"))
+
+
+@pytest.mark.parametrize("name", ["file/table.csv", "x" * 260 + ".csv"])
+def test_a_table_whose_name_cannot_be_is_one_clear_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SparseRecError, match=r"\.csv: cannot be written"):
+        collect.write(collect.of_runs([]), tmp_path / name)
+
+
+def test_the_samples_do_not_take_the_runs_place(tree: Path, sparserec: Callable[..., Ran]) -> None:
+    ran = sparserec("collect", str(tree), "--out", "t.csv", "--samples", "./t.csv")
+    assert ran.code == 2
+    assert "--samples t.csv: is the file of --out, too" in ran.err
+    assert not Path("t.csv").exists()
