@@ -92,15 +92,17 @@ def loss_curve(losses: Sequence[float | None], golden: Sequence[float] | None) -
 def loss_errors(report: Report, golden: Sequence[float]) -> str:
     """How far each loss is from the host's, with what is allowed."""
     figure, axes = charts.axes()
-    errors = [
-        abs(loss - expected)
-        for loss, expected in zip(report["losses"], golden, strict=False)
+    pairs = zip(report["losses"], golden, strict=False)
+    points = [
+        (step, abs(loss - expected))
+        for step, (loss, expected) in enumerate(pairs)
         if loss is not None
     ]
+    steps, errors = [step for step, _ in points], [error for _, error in points]
     tolerance = (report["correctness"] or {}).get("tolerance")
     # Losses that are equal to the last bit have no place on a logarithmic axis.
     floor = 1e-9
-    axes.plot(np.maximum(errors, floor), ".", color=FIRST, markersize=3)
+    axes.plot(steps, np.maximum(errors, floor), ".", color=FIRST, markersize=3)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(floor / 2, max(*errors, tolerance or 0, 1e-6) * 6)

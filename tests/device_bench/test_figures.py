@@ -80,3 +80,20 @@ def test_names_are_no_formulas() -> None:
     texts = re.findall(r">([^<>]*\$[^<>]*)<", drawn["error"] + drawn["loss"])
     assert texts == []
     assert "1e-05" in drawn["error"]
+
+
+def test_differences_from_the_host_stand_at_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = build_report(20)
+    golden = [*report["losses"]]
+    report["losses"][:5] = [None] * 5
+    drawn: list[list[int]] = []
+    plot = Axes.plot
+
+    def noted(axes: Axes, steps: list[int], *rest: object, **more: object) -> object:
+        drawn.append(steps)
+        return plot(axes, steps, *rest, **more)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    with figures.charts.style():
+        figures.loss_errors(report, golden)
+    assert drawn == [[*range(5, 20)]]
