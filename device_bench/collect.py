@@ -128,8 +128,7 @@ def _of_report(report: reports.Report) -> dict[str, Any]:
         row[f"{key.removesuffix('_kb')}_max_kb"] = max(known, default=None)
     if report["bundle"] is not None:
         row["manifest_sha256"] = report["bundle"]["manifest_sha256"]
-        arenas = report["bundle"]["planned_arena_bytes"].values()
-        row["planned_arena_bytes"] = sum(size or 0 for size in arenas)
+        row["planned_arena_bytes"] = reports.planned_arenas(report)
     row |= {name: report["versions"].get(name) for name in ("harness", "runtime", "runtime_sha256")}
     row["table_sha256"] = (report["state"] or {}).get("table_sha256")
     return {name: value for name, value in row.items() if name in RUN_SCHEMA.names}

@@ -225,14 +225,14 @@ def memory(report: Report) -> str:
     anon = [(figures.get("pss_anon_kb") or 0) / mib for _, figures in rows]
     file = [(figures.get("pss_file_kb") or 0) / mib for _, figures in rows]
     peak = [(figures.get("rss_peak_kb") or 0) / mib for _, figures in rows]
-    arenas = report["bundle"]["planned_arena_bytes"] if report["bundle"] else {}
-    planned = sum(value or 0 for value in arenas.values()) / (1 << 20)
+    arenas = reports.planned_arenas(report)
+    planned = (arenas or 0) / (1 << 20)
     figure, axes = charts.rows_of([*(name for name, _ in rows), "planned arenas"], space=1.05)
     zero = [0.0]
     ends = [units.kilobytes(value * mib) if value else "" for value in peak]
     charts.bars(
         axes,
-        [*ends, units.size(planned * (1 << 20))],
+        [*ends, units.size(arenas)],
         [
             (anon + zero, FIRST, "anonymous (PSS)"),
             (file + zero, SECOND, "of files (PSS)"),

@@ -171,7 +171,8 @@ def memory(rows: Sequence[Row]) -> str:
     figure, axes = charts.rows_of([_short(row.name) for row in rows], space=0.8)
     for line, row in enumerate(rows):
         peaks = [peak / 1024 for peak in row.peaks]
-        planned = _planned(row) / (1 << 20)
+        report = row.good[0].report
+        planned = ((reports.planned_arenas(report) if report else None) or 0) / (1 << 20)
         axes.barh(
             line, planned, color=THIRD, height=0.5, label="planned arenas" if not line else ""
         )
@@ -182,11 +183,6 @@ def memory(rows: Sequence[Row]) -> str:
     figure.legend(loc="outside lower left", ncols=2)
     text = "; ".join(f"{row.name}: {units.kilobytes(max(row.peaks))}" for row in rows)
     return charts.svg(figure, "memory", "Peak memory by configuration", f"{text}.")
-
-
-def _planned(row: Row) -> int:
-    bundle = (row.good[0].report or {}).get("bundle") or {"planned_arena_bytes": {}}
-    return sum(value or 0 for value in bundle["planned_arena_bytes"].values())
 
 
 def recall_by_steps(rows: Sequence[Row]) -> str | None:

@@ -61,6 +61,7 @@ def render_run(run: Result, path: Path, host: dict[str, Any] | None = None) -> N
         ordered_metrics=reports.ordered_metrics(report),
         memory_columns=reports.MEMORY,
         peak_rss=reports.peak_rss(report),
+        planned_arenas=reports.planned_arenas(report),
         conditions=conditions.of(run),
         unknown=conditions.unknown(run),
         warnings=[*report["warnings"], *reports.inconsistencies(report)],

@@ -110,8 +110,9 @@ def phase_maxima(report: Report) -> list[dict[str, Any]]:
     """Each distinct phase once, in order of appearance.
 
     Returns:
-        For each: ``name``, ``times`` it occurred, ``duration_ns`` in all, and ``memory`` with the
-        largest reading of each figure (None where none could be read).
+        For each: ``name``, ``times`` it occurred, ``duration_ns`` in all (None where one is not
+        known), and ``memory`` with the largest reading of each figure (None where none could be
+        read).
     """
     merged: dict[str, dict[str, Any]] = {}
     for phase in report["phases"]:
@@ -119,7 +120,10 @@ def phase_maxima(report: Report) -> list[dict[str, Any]]:
             phase["name"], {"name": phase["name"], "times": 0, "duration_ns": 0, "memory": {}}
         )
         entry["times"] += 1
-        entry["duration_ns"] += phase["duration_ns"] or 0
+        if phase["duration_ns"] is None or entry["duration_ns"] is None:
+            entry["duration_ns"] = None
+        else:
+            entry["duration_ns"] += phase["duration_ns"]
         for key, value in (phase["memory"] or {}).items():
             old = entry["memory"].get(key)
             entry["memory"][key] = value if old is None else max(old, value or 0)
@@ -145,6 +149,13 @@ def ordered_metrics(report: Report) -> list[tuple[str, Any]]:
     first = ["train_step_ns", *PARTS]
     names = [name for name in first if name in metrics]
     return [(name, metrics[name]) for name in [*names, *sorted(set(metrics) - set(first))]]
+
+
+def planned_arenas(report: Report) -> int | None:
+    """Bytes of all arenas that the programs plan; None where one is not known, or no bundle is."""
+    arenas = report["bundle"]["planned_arena_bytes"].values() if report["bundle"] else [None]
+    known = [int(size) for size in arenas if size is not None]
+    return sum(known) if known and len(known) == len(arenas) else None
 
 
 def peak_rss(report: Report) -> int | None:

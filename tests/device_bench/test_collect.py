@@ -121,3 +121,10 @@ def test_the_samples_do_not_take_the_runs_place(tree: Path, sparserec: Callable[
     assert ran.code == 2
     assert "--samples t.csv: is the file of --out, too" in ran.err
     assert not Path("t.csv").exists()
+
+
+def test_arenas_that_are_not_known_are_null(tmp_path: Path) -> None:
+    report = build_report(5)
+    report["bundle"]["planned_arena_bytes"] = {"score": None}
+    run = results.Result(tmp_path / "report.json", report)
+    assert collect.of_runs([run])["planned_arena_bytes"].to_pylist() == [None]

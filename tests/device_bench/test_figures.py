@@ -97,3 +97,10 @@ def test_differences_from_the_host_stand_at_their_steps(monkeypatch: pytest.Monk
     with figures.charts.style():
         figures.loss_errors(report, golden)
     assert drawn == [[*range(5, 20)]]
+
+
+def test_arenas_that_are_not_known_are_not_nothing() -> None:
+    report = build_report(20)
+    report["bundle"]["planned_arena_bytes"]["score"] = None
+    drawn = figures.all_of(report)
+    assert "not readable" in drawn["memory"]

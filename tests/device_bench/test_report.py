@@ -390,3 +390,19 @@ def test_losses_of_the_host_are_finite_numbers(tmp_path: Path, losses: str) -> N
         results.golden(path)
     path.write_text('{"losses": [1, 0.5]}')
     assert results.golden(path)["losses"] == [1.0, 0.5]
+
+
+def test_what_is_not_known_is_not_shown_as_nothing(make_report: Make, tmp_path: Path) -> None:
+    report = make_report(20)
+    report["bundle"]["planned_arena_bytes"] = {"score": None, "update": None}
+    report["phases"][2]["duration_ns"] = None
+    report["battery"] = {"level": 61, "charging": False, "current_now": -412_000}
+    assert reports.planned_arenas(report) is None
+    (load, _, warm_up, *_) = reports.phase_maxima(report)
+    assert (load["duration_ns"], warm_up["duration_ns"]) == (10**8, None)
+    page.render_run(results.Result(tmp_path / "report.json", report), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "planned arenas not readable" in text
+    assert not re.search(r">0 (B|ns)\b", text)
+    assert re.search(r"Battery level \(%\)</th><td>61<", text)
+    assert re.search(r"Battery current \(µA\)</th><td>-412000<", text)
