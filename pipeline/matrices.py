@@ -17,7 +17,9 @@ NO_PAIRS = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
 
 
 def pairs_of(user_items: sp.csr_matrix) -> Pairs:
-    """Give the interactions of a matrix users x items: its entries that are not 0.
+    """Give the interactions of a matrix users x items: its cells that are not 0, each once.
+
+    A cell that is stored more than once counts as SciPy counts it, as the sum.
 
     Raises:
         SparseRecError: it is no CSR matrix, or has a NaN.
@@ -34,6 +36,11 @@ def pairs_of(user_items: sp.csr_matrix) -> Pairs:
         )
     if np.issubdtype(user_items.dtype, np.floating) and np.isnan(user_items.data).any():
         raise SparseRecError("user_items has a NaN", "leave out what was not observed")
+    if not user_items.has_canonical_format:
+        # A copy, for the matrix is the caller's; a wide type, for small integers wrap around to 0.
+        wide = np.result_type(user_items.dtype, np.int64)
+        user_items = user_items.astype(wide, copy=True)
+        user_items.sum_duplicates()
     found = user_items.tocoo()
     keep = found.data != 0
     return Pairs(found.row[keep].astype(np.int32), found.col[keep].astype(np.int32), None)

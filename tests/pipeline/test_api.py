@@ -13,6 +13,7 @@ from pipeline import SparseRec
 from pipeline.data.split import Pairs, temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.fit import fit
+from pipeline.matrices import pairs_of
 from pipeline.models import ModelName
 from pipeline.newcomers import widen
 from pipeline.recipes import RECIPES
@@ -222,6 +223,26 @@ def test_empty_rows_and_columns_keep_their_places() -> None:
     model = SparseRec(density=0.25, dim=16, epochs=2).fit(matrix.tocsr(), show_progress=False)
     assert (model.table.num_users, model.table.num_items) == (USERS, ITEMS)
     assert model.recommend(5, N=3)[0].shape == (3,)
+
+
+def test_cells_stored_twice_are_one_interaction() -> None:
+    matrix = checkerboard()
+    places = np.concatenate([np.tile(row.indices, 2) for row in matrix])
+    twice = sp.csr_matrix((np.ones(2 * matrix.nnz), places, 2 * matrix.indptr), matrix.shape)
+    once = SparseRec(density=0.25, dim=16, epochs=1).fit(matrix, show_progress=False)
+    model = SparseRec(density=0.25, dim=16, epochs=1).fit(twice, show_progress=False)
+    assert model.history == once.history  # nothing held out is trained on, too
+    np.testing.assert_array_equal(model.table.vals, once.table.vals)
+    np.testing.assert_array_equal(twice.indices, places)  # the caller's matrix stays
+
+
+def test_a_cell_whose_sum_is_0_is_none() -> None:
+    values, places, ends = np.array([1, -1, 2]), np.array([3, 3, 1]), np.array([0, 3])
+    pairs = pairs_of(sp.csr_matrix((values, places, ends), (1, 5)))
+    assert (pairs.users.tolist(), pairs.items.tolist()) == ([0], [1])
+    # 128 + 128 is 0 in 8 bits, and an interaction all the same.
+    values, places, ends = np.array([128, 128], np.uint8), np.array([3, 3]), np.array([0, 2])
+    assert pairs_of(sp.csr_matrix((values, places, ends), (1, 5))).items.tolist() == [3]
 
 
 def test_new_rows_hand_computed() -> None:
