@@ -172,8 +172,8 @@ class SparseRec:
             SparseRecError: not fitted, or the matrix has fewer rows or columns than the model.
         """
         known = self._state
-        table, shape = known.recommender.table, user_items.shape
-        pairs = pairs_of(user_items)
+        table = known.recommender.table
+        pairs, shape = pairs_of(user_items), user_items.shape
         if shape[0] < table.num_users or shape[1] < table.num_items:
             raise SparseRecError(
                 f"user_items is {shape[0]} x {shape[1]}, the model knows {table.num_users} users"

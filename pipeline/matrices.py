@@ -24,7 +24,7 @@ def pairs_of(user_items: sp.csr_matrix) -> Pairs:
     Raises:
         SparseRecError: it is no CSR matrix, or has a NaN.
     """
-    if not (sp.issparse(user_items) and user_items.format == "csr"):
+    if not (sp.issparse(user_items) and user_items.format == "csr" and user_items.ndim == 2):
         raise SparseRecError(
             f"user_items is {type(user_items).__name__}, not a SciPy CSR matrix of users x items",
             "give scipy.sparse.csr_matrix(...); of a COO or CSC matrix, its .tocsr()",
@@ -56,9 +56,13 @@ def rows_for(
 ) -> sp.csr_matrix:
     """Check what ``recommend`` is given: one row for each of the users asked for.
 
+    ``matrix[userid]`` of a SciPy sparse array has one dimension, and is one row.
+
     Raises:
         SparseRecError: it is no CSR matrix, or has other rows or columns.
     """
+    if sp.issparse(user_items) and user_items.ndim == 1:
+        user_items = user_items.reshape((1, -1)).tocsr()
     pairs = pairs_of(user_items)
     if user_items.shape[1] != num_items:
         raise SparseRecError(

@@ -245,6 +245,16 @@ def test_a_cell_whose_sum_is_0_is_none() -> None:
     assert pairs_of(sp.csr_matrix((values, places, ends), (1, 5))).items.tolist() == [3]
 
 
+def test_sparse_arrays_do_as_sparse_matrices(matrix: sp.csr_matrix) -> None:
+    array = sp.csr_array(matrix)
+    model = SparseRec(density=0.25, dim=16, epochs=1).fit(array, show_progress=False)
+    expected = model.recommend(3, matrix[3], N=5)[0]
+    for row in (array[3], array[3].tocsr(), array[[3]]):  # the first two have one dimension
+        np.testing.assert_array_equal(model.recommend(3, row, N=5)[0], expected)
+    with pytest.raises(SparseRecError, match="not a SciPy CSR matrix of users x items"):
+        model.fit(array[3].tocsr())
+
+
 def test_new_rows_hand_computed() -> None:
     # Users 0 and 1, items 0 and 1; d = 2. User 2 takes item 0, item 2 is taken by user 1.
     dense = np.array([[3, 0], [0, 4], [0, 2], [2, 0]], np.float32)
