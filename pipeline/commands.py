@@ -127,6 +127,8 @@ def train(
 
     MODELS[model]  # an unknown one fails before any work
     recipe = _recipe(method.value, model, options)
+    if factors is not None:
+        _no_nmf(options)
     device = device_for(compute, model)
     rank_of_many = under_torchrun()
     if dataset in DATASETS:
@@ -138,7 +140,7 @@ def train(
     name, source_sha256, split = _split(dataset, recipe.seed, protocol.value, log)
     start, given, found = None, None, None
     if factors is not None and is_first():
-        given, found = read_factors(factors, recipe, split)
+        given, found = read_factors(factors, recipe, split, source_sha256)
         start = initial_table(recipe, split, factors=found)
         found = found if recipe.refit else None  # large, and not needed again
     out = out or Path("runs") / f"{name}-{method.value}"
@@ -172,6 +174,23 @@ def _recipe(method: str, model: ModelName, options: dict[str, Any]) -> Recipe:
     recipe = RECIPES[method]()
     recipe = changed(replace(recipe, step=replace(recipe.step, model=model)), options)
     return suited(recipe) if options["value_scale"] is None else recipe
+
+
+def _no_nmf(options: dict[str, Any]) -> None:
+    """Refuse options of a factorisation beside factors that are there already.
+
+    Raises:
+        SparseRecError: there are some.
+    """
+    given = [
+        name for name, value in options.items() if name.startswith("nmf_") and value is not None
+    ]
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise SparseRecError(
+            f"{flags}: --factors gives the factors, and nothing is factorised",
+            "leave out one or the other",
+        )
 
 
 def _split(source: str, seed: int, protocol: Protocol, log: ReadOptions) -> tuple[str, str, Split]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyarrow.compute import list_value_length
 
 from pipeline.data.prepared import batches
 from pipeline.data.split import Split
 from pipeline.files import read_json, write_json
 from pipeline.nmf import Factors, side_by_side
 from pipeline.recipes import Recipe
+from pipeline.table import F32
 from sparserec.errors import SparseRecError
 
 SCHEMA_VERSION = 1
@@ -29,8 +31,16 @@ def write_description(folder: Path, num_users: int, num_items: int, about: dict[
     write_json(folder / DESCRIPTION, sizes | about)
 
 
-def read_factors(folder: Path, recipe: Recipe, split: Split) -> tuple[dict[str, Any], Factors]:
+def read_factors(
+    folder: Path, recipe: Recipe, split: Split, source_sha256: str | None = None
+) -> tuple[dict[str, Any], Factors]:
     """Read factors for a run: their description, and [W; H^T] of the split's known rows.
+
+    Args:
+        folder: of the factors.
+        recipe: of the run.
+        split: of its data.
+        source_sha256: of the data's file, see ``Dataset``; factors that name another are refused.
 
     Raises:
         SparseRecError: they are damaged, of other data, of another rank, or the recipe has none.
@@ -49,12 +59,46 @@ def read_factors(folder: Path, recipe: Recipe, split: Split) -> tuple[dict[str, 
                 f"{folder / DESCRIPTION}: {name} is {found}, this run needs {value}",
                 "factorise again, what it trains on and at its --dim (NeuMF: at half of it)",
             )
+    of = about.get("source_sha256")
+    if of and source_sha256 and of != source_sha256:
+        raise SparseRecError(
+            f"{folder / DESCRIPTION}: source_sha256 is {of}, this run's data has {source_sha256}",
+            "factorise what it trains on",
+        )
     rows, count = np.zeros((users + items, rank), np.float32), 0
     for name, part in (("users", rows[:users]), ("items", rows[users:])):
-        for batch in batches(folder, name, ["index", "vector"]):
-            vectors = batch["vector"].flatten().to_numpy().reshape(len(batch), -1)
-            part[batch["index"].to_numpy()] = vectors
-            count += len(batch)
+        count += _read_side(folder, name, part)
     if count != about.get("rows") or not np.isfinite(rows).all():
         raise SparseRecError(f"{folder}: rows are missing, or not numbers", "factorise again")
     return about, side_by_side([Factors(rows, users)] * recipe.halves)
+
+
+def _read_side(folder: Path, name: str, part: F32) -> int:
+    """Put the vectors of one side in their rows; gives how many there are.
+
+    Raises:
+        SparseRecError: the file is missing or damaged, an index is out of range or there twice, or
+            a vector has another length than a row.
+    """
+    file, filled = folder / f"{name}.parquet", np.zeros(len(part), np.int64)
+    for batch in batches(folder, name, ["index", "vector"]):
+        index = batch["index"].to_numpy(zero_copy_only=False)
+        if not np.issubdtype(index.dtype, np.integer):
+            raise _wrong(file, "index is not an integer in each row")
+        if len(index) and not 0 <= index.min() <= index.max() < len(part):
+            bad = index.min() if index.min() < 0 else index.max()
+            raise _wrong(file, f"index has {bad}, there are {len(part)} {name}")
+        np.add.at(filled, index, 1)
+        lengths = list_value_length(batch["vector"]).to_numpy(zero_copy_only=False)
+        if (lengths != part.shape[1]).any():
+            bad = lengths[lengths != part.shape[1]][0]
+            raise _wrong(file, f"vector has {bad:g} numbers in a row, the rank is {part.shape[1]}")
+        numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+        part[index] = numbers.reshape(len(index), part.shape[1])
+    if (filled > 1).any():
+        raise _wrong(file, f"index has {np.argmax(filled)} {filled.max()} times")
+    return int(filled.sum())
+
+
+def _wrong(file: Path, what: str) -> SparseRecError:
+    return SparseRecError(f"{file}: {what}", "factorise again")

@@ -1,6 +1,8 @@
 """Training from a prepared folder and from given factors: as from the log itself."""
 
 import json
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +44,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_factors(folder: Path, split, rows: np.ndarray, dim: int) -> Path:
+def write_factors(folder: Path, split, rows: np.ndarray, dim: int, **more: str) -> Path:
     folder.mkdir()
     users = split.known_users
     for name, part in (("users", rows[:users]), ("items", rows[users:])):
         order = np.arange(len(part), dtype=np.int32)[::-1]
         vectors = pa.array(part[::-1].tolist(), pa.list_(pa.float32()))
         pq.write_table(pa.table({"index": order, "vector": vectors}), folder / f"{name}.parquet")
-    factors.write_description(
-        folder, users, split.known_items, {"rank": dim, "rows": len(rows), "method": "by hand"}
-    )
+    about = {"rank": dim, "rows": len(rows), "method": "by hand"} | more
+    factors.write_description(folder, users, split.known_items, about)
     return folder
 
 
@@ -107,6 +108,51 @@ def test_rows_that_are_missing_are_noticed(folder: Path, tmp_path: Path) -> None
     pq.write_table(table.slice(1), given / "items.parquet")
     with pytest.raises(SparseRecError, match="rows are missing"):
         factors.read_factors(given, sparserec(), split)
+
+
+def test_factors_of_other_data_are_refused(folder: Path, tmp_path: Path) -> None:
+    split = temporal_split(read_log(folder / "log.csv"))
+    rows = np.ones((split.known_users + split.known_items, 16), np.float32)
+    of = sha256((folder / "log.csv").read_bytes()).hexdigest()
+    own = write_factors(tmp_path / "own", split, rows, 16, source_sha256=of)
+    other = write_factors(tmp_path / "other", split, rows, 16, source_sha256="0" * 64)
+    for source in ("log.csv", "out"):  # a log, and what is prepared of it
+        run("train", folder / source, "--out", tmp_path / source, "--factors", own, *FEW)
+        with pytest.raises(SparseRecError, match=rf"factors\.json: source_sha256 is 0{{64}}.*{of}"):
+            run("train", folder / source, "--out", tmp_path / "x", "--factors", other, *FEW)
+
+
+def test_options_of_nmf_beside_given_factors_are_refused(folder: Path) -> None:
+    options = ["--nmf-power", "0.9", "--nmf-iterations", "5"]
+    with pytest.raises(SparseRecError, match="--nmf-power, --nmf-iterations: --factors gives"):
+        run("train", folder / "log.csv", "--factors", folder, *options)
+
+
+@pytest.mark.parametrize(
+    ("index", "vector", "problem"),
+    [
+        ([0, 1, 60], [[1.0, 2.0]] * 3, "index has 60, there are 60 items"),
+        ([0, -1, 2], [[1.0, 2.0]] * 3, "index has -1, there are 60 items"),
+        ([7, 1, 7], [[1.0, 2.0]] * 3, "index has 7 2 times"),
+        ([0, None, 2], [[1.0, 2.0]] * 3, "index is not an integer in each row"),
+        ([0, 1], [[1.0, 2.0, 3.0], [4.0]], "vector has 3 numbers in a row, the rank is 2"),
+        ([0, 1], [[1.0, 2.0], None], "vector has nan numbers in a row, the rank is 2"),
+    ],
+)
+def test_damaged_factors_are_named(
+    folder: Path, tmp_path: Path, index: list, vector: list, problem: str
+) -> None:
+    split = temporal_split(read_log(folder / "log.csv"))
+    assert split.known_items == 60
+    rows = np.ones((split.known_users + 60, 2), np.float32)
+    given = write_factors(tmp_path / "f", split, rows, 2)
+    columns = {
+        "index": pa.array(index, pa.int32()),
+        "vector": pa.array(vector, pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table(columns), given / "items.parquet")
+    with pytest.raises(SparseRecError, match=rf"items\.parquet: {problem}"):
+        factors.read_factors(given, replace(sparserec(), dim=2), split)
 
 
 @pytest.mark.parametrize(

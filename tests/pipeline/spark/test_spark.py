@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from pipeline.data.datasets import source_sha256
 from pipeline.data.logs import read_log, write_csv
 from pipeline.data.prepare import prepare as prepare_here
 from pipeline.data.prepared import PARTS, describe, load_prepared
@@ -110,13 +111,16 @@ def test_factors_are_scikit_learns(spark, tmp_path):
     prepare_here(tmp_path / "log.csv", tmp_path / "data")
     factorise(spark, tmp_path / "data", tmp_path / "factors", dim=4, iterations=6, seed=1)
     recipe = Recipe("sparserec", sparserec().step, dim=4)
-    about, found = read_factors(tmp_path / "factors", recipe, split)
+    source = source_sha256(tmp_path / "log.csv")
+    about, found = read_factors(tmp_path / "factors", recipe, split, source)
     assert about["iterations"] == 6
     users, items = split.known_users, split.known_items
     options = NmfOptions(iterations=6)
     expected = factorise_here(split.train, users, items, 4, 1, options)
     products = [f.rows[:users] @ f.rows[users:].T for f in (found, expected)]
     np.testing.assert_allclose(products[0], products[1], atol=2e-2 * products[1].max())
+    with pytest.raises(SparseRecError, match="source_sha256"):
+        read_factors(tmp_path / "factors", recipe, split, "0" * 64)
     with pytest.raises(SparseRecError, match="rank is 4, this run needs 64"):
         read_factors(tmp_path / "factors", sparserec(), split)
 
