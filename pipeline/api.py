@@ -57,7 +57,9 @@ class SparseRec:
             file of yours (docs/models.md).
         method: ``sparserec`` (the default) or a baseline (docs/baselines.md).
         recipe: every option there is, the method included; the other arguments change it. Default:
-            the method's own.
+            the method's own. Where ``model`` is named and ``value_scale`` is the method's default,
+            a start from factors gets the model's scale, as in ``sparserec train``; another scale,
+            or that of a recipe which names the model itself, stays.
         density: active entries / (N d).
         dim: d, columns of the table, at most 256.
         epochs: passes over the interactions; the best one on held-out interactions is kept.
@@ -82,17 +84,19 @@ class SparseRec:
         epochs: int | None = None,
         seed: int | None = None,
     ) -> None:
-        if method is not None and method not in RECIPES:
+        name = method or (recipe.method if recipe else "sparserec")
+        if name not in RECIPES:
             raise SparseRecError(
-                f"method {method!r} is unknown", f"use one of {', '.join(RECIPES)}"
+                f"method {name!r} is unknown", f"use one of {', '.join(RECIPES)}"
             )
         if method is not None and recipe is not None and method != recipe.method:
             raise SparseRecError(
                 f"method is {method}, and the recipe's is {recipe.method}", "give one of them"
             )
-        chosen = recipe or RECIPES[method or "sparserec"]()
+        chosen = recipe or RECIPES[name]()
         chosen = replace(chosen, step=replace(chosen.step, model=model or chosen.step.model))
-        if recipe is None:
+        untouched = chosen.value_scale == RECIPES[name]().value_scale
+        if recipe is None or (model is not None and untouched):
             chosen = suited(chosen)
         given: dict[str, Any] = {"density": density, "dim": dim, "epochs": epochs, "seed": seed}
         self.recipe = replace(chosen, **{k: v for k, v in given.items() if v is not None})

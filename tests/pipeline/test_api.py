@@ -175,6 +175,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         SparseRec().recommend(0)
     with pytest.raises(SparseRecError, match="method 'sparse' is unknown"):
         SparseRec(method="sparse")  # type: ignore[arg-type]
+    with pytest.raises(SparseRecError, match="method 'sparse' is unknown"):
+        SparseRec(recipe=replace(RECIPES["sparserec"](), method="sparse"))  # type: ignore[arg-type]
     with pytest.raises(SparseRecError, match="method is dense, and the recipe's is sparserec"):
         SparseRec(method="dense", recipe=RECIPES["sparserec"]())
     for name, value in (("dim", 300), ("dim", 0), ("epochs", 0), ("seed", -1), ("density", 1.5)):

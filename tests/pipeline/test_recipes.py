@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from pipeline.api import SparseRec
+from pipeline.commands import _recipe
 from pipeline.models import ModelName
+from pipeline.options import FLAGS
 from pipeline.recipes import RECIPES, VALUE_SCALES, Recipe, sparserec, suited
 
 
@@ -38,4 +40,10 @@ def test_a_start_from_factors_suits_its_model(model: ModelName) -> None:
     at_random = replace(recipe, start="random")
     assert suited(at_random) == at_random
     assert SparseRec(model).recipe == suited(recipe)
-    assert SparseRec(model, recipe=recipe).recipe == recipe  # a user's own scale stays
+    assert SparseRec(model, recipe=sparserec()).recipe == suited(recipe)
+    own = replace(recipe, value_scale=0.5)
+    assert SparseRec(model, recipe=own).recipe == own  # a user's own scale stays
+    assert SparseRec(recipe=recipe).recipe == recipe  # and that of a recipe with its model
+    options = dict.fromkeys(flag.name for flag in FLAGS) | {"window": 100}
+    by_command = _recipe("sparserec", model, options)  # the same settings, the same recipe
+    assert SparseRec(model, recipe=replace(sparserec(), window=100)).recipe == by_command
