@@ -1,7 +1,9 @@
 """The Python API: one conformance class, inherited by each base recommender's tests."""
 
 import re
+from copy import copy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -117,9 +119,11 @@ class Conformance:
         assert not list(tmp_path.glob("*.part"))
         # It learns on like the one that was not saved.
         more = grown(matrix)
-        np.testing.assert_array_equal(
-            SparseRec.load(path).partial_fit(more).table.vals, again.partial_fit(more).table.vals
-        )
+        learned, loaded = copy(model).partial_fit(more), again.partial_fit(more)
+        np.testing.assert_array_equal(learned.table.vals, loaded.table.vals)
+        everyone = np.arange(USERS + 2)
+        for one, other in zip(learned.recommend(everyone), loaded.recommend(everyone), strict=True):
+            np.testing.assert_array_equal(one, other)
 
     def test_newcomers_are_recommended_their_own_kind(self, model, matrix, tmp_path: Path) -> None:
         model.save(tmp_path / "m")
@@ -155,6 +159,39 @@ def grown(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 class TestMF(Conformance):
     MODEL = "mf"
+
+    def test_what_was_seen_is_trained_beside_the_new(self, model, matrix) -> None:
+        more, untouched = grown(matrix), slice(31, USERS)  # old users without new interactions
+        before = model.table.dense(0, USERS)[untouched]
+        changed = []
+        for replay in (0.0, 1.0, 5.0):
+            after = copy(model).partial_fit(more, replay=replay, epochs=2).table
+            rows = after.dense(0, USERS)[untouched]
+            changed.append(int((rows != before).any(axis=1).sum()))
+        assert changed[0] == 0
+        assert 0 < changed[1] < changed[2]
+
+    def test_each_epoch_trains(self, model, matrix) -> None:
+        more = grown(matrix)
+        found = [copy(model).partial_fit(more, epochs=epochs).table.vals for epochs in range(4)]
+        for one, next_ in pairwise(found):
+            assert not np.array_equal(one, next_)
+
+    def test_what_a_user_took_is_never_negative(self, matrix) -> None:
+        few = matrix.tolil()
+        few[0] = 0
+        taken = [2, 4, 6, 8, 10]
+        few[0, taken] = 1
+        model = SparseRec(density=0.5, dim=8, epochs=1).fit(few.tocsr(), show_progress=False)
+        before = model.table.dense(USERS, USERS + ITEMS)
+        new = sp.lil_matrix((USERS, ITEMS))
+        new[0, [20, 22, 24]] = 1
+        # User 0 alone is trained: only what is new to it, or a negative, has its row changed.
+        model.partial_fit(new.tocsr(), epochs=50, replay=0)
+        changed = (model.table.dense(USERS, USERS + ITEMS) != before).any(axis=1)
+        assert changed[[20, 22, 24]].all()
+        assert not changed[taken].any()
+        assert changed.sum() > ITEMS / 2
 
 
 class TestNeuMF(Conformance):
@@ -267,6 +304,35 @@ def test_new_rows_hand_computed() -> None:
     expected = np.array([[3, 0], [0, 4], [0, 3.5], [0, 2], [2, 0], [0, 2]], np.float32)
     np.testing.assert_allclose(wide.dense(0, 6), expected)
     assert np.diff(wide.row_ptr).tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("validation", [0.1, 0.25])
+def test_as_much_as_asked_for_is_held_out(validation: float) -> None:
+    matrix = sp.csr_matrix(np.tile([1.0] * 20 + [0.0] * 20, (USERS, 1)))
+    model = SparseRec(density=0.25, dim=16, epochs=1)
+    state = model.fit(matrix, show_progress=False, validation=validation)._state
+    assert len(state.seen) == matrix.nnz
+    assert state.in_graph == round((1 - validation) * matrix.nnz)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("name", ["lightgcn", "ngcf"])
+def test_a_run_of_a_graph_model_scores_as_it_was_trained(
+    tmp_path: Path, name: ModelName, refit: bool
+) -> None:
+    split = temporal_split(generate(80, 120, 3000, seed=3))
+    static = RECIPES["static"]()
+    step = replace(static.step, model=name)
+    recipe = replace(static, step=step, dim=16, density=0.5, epochs=1, refit=refit)
+    fitted = fit(recipe, split)
+    save_run(tmp_path, "synthetic", "0" * 64, recipe, split, fitted)
+    users, items = np.arange(split.known_users), split.known_items
+    ids, scores = SparseRec.load(tmp_path).recommend(
+        users, N=items, filter_already_liked_items=False
+    )
+    trained = fitted.recommender
+    expected = trained.scores(users, trained.items(items)).numpy()
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, ids, 1), rtol=1e-5, atol=1e-7)
 
 
 def test_a_run_recommends_without_its_dataset(tmp_path: Path) -> None:
