@@ -21,7 +21,17 @@ from pipeline.data.split import Pairs
 from pipeline.fit import fit
 from pipeline.graph import Graph
 from pipeline.history import History
-from pipeline.matrices import ids_of, indices, matrix_of, pairs_of, past_of, rows_for, turned
+from pipeline.matrices import (
+    ids_of,
+    indices,
+    matrix_of,
+    number,
+    pairs_of,
+    past_of,
+    rows_for,
+    turned,
+    whole,
+)
 from pipeline.models import MODELS, ModelName
 from pipeline.newcomers import unseen, widen, with_replay
 from pipeline.ranking import best, one
@@ -29,11 +39,13 @@ from pipeline.recipes import RECIPES, Method, Recipe, suited
 from pipeline.recommender import Recommender
 from pipeline.sampling import TripleSampler, join
 from pipeline.saved import Saved, read, write
-from pipeline.table import F32, I64, PackedTable
+from pipeline.table import F32, I64, MAX_DIM, PackedTable
 from pipeline.train import Trainer
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, bars, silent
 
+MAX_SEED = 2**32 - 1
+"""What scikit-learn's factorisation takes."""
 Ids = int | np.integer[Any] | Sequence[int] | npt.NDArray[Any]
 """One index or some; what is asked for one is answered without the batch's dimension."""
 
@@ -70,7 +82,8 @@ class SparseRec:
         history: of ``fit``: per epoch the loss and the quality on held-out interactions.
 
     Raises:
-        SparseRecError: as ``Recipe.check`` raises, or the model or the method is unknown.
+        SparseRecError: as ``Recipe.check`` raises, the model or the method is unknown, or what is a
+            number is none.
     """
 
     def __init__(
@@ -86,9 +99,7 @@ class SparseRec:
     ) -> None:
         name = method or (recipe.method if recipe else "sparserec")
         if name not in RECIPES:
-            raise SparseRecError(
-                f"method {name!r} is unknown", f"use one of {', '.join(RECIPES)}"
-            )
+            raise SparseRecError(f"method {name!r} is unknown", f"use one of {', '.join(RECIPES)}")
         if method is not None and recipe is not None and method != recipe.method:
             raise SparseRecError(
                 f"method is {method}, and the recipe's is {recipe.method}", "give one of them"
@@ -98,7 +109,12 @@ class SparseRec:
         untouched = chosen.value_scale == RECIPES[name]().value_scale
         if recipe is None or (model is not None and untouched):
             chosen = suited(chosen)
-        given: dict[str, Any] = {"density": density, "dim": dim, "epochs": epochs, "seed": seed}
+        given: dict[str, Any] = {
+            "density": None if density is None else number("density", density),
+            "dim": None if dim is None else whole("dim", dim, 1, MAX_DIM),
+            "epochs": None if epochs is None else whole("epochs", epochs, 1),
+            "seed": None if seed is None else whole("seed", seed, 0, MAX_SEED),
+        }
         self.recipe = replace(chosen, **{k: v for k, v in given.items() if v is not None})
         self.recipe.check()
         self.history: History = []
@@ -173,9 +189,11 @@ class SparseRec:
             The model itself.
 
         Raises:
-            SparseRecError: not fitted, or the matrix has fewer rows or columns than the model.
+            SparseRecError: not fitted, the matrix has fewer rows or columns than the model, or
+                ``epochs`` or ``replay`` is no number, 0 or more.
         """
         known = self._state
+        epochs, replay = whole("epochs", epochs, 0), number("replay", replay)
         table = known.recommender.table
         pairs, shape = pairs_of(user_items), user_items.shape
         if shape[0] < table.num_users or shape[1] < table.num_items:
@@ -188,8 +206,8 @@ class SparseRec:
         items = ids_of("item", item_ids, known.item_ids, shape[1])
         new = unseen(pairs, known.seen, shape[1])
         seen = join(known.seen, new)
-        whole = 1.0 if self.recipe.method == "small" else self.recipe.density
-        wide = widen(table, seen, shape, whole, self.recipe.step.floor)
+        density = 1.0 if self.recipe.method == "small" else self.recipe.density
+        wide = widen(table, seen, shape, density, self.recipe.step.floor)
         log = with_replay(new, known.seen, replay, self.recipe.seed + len(seen))
         with _bars(show_progress) as progress:
             trained = self._learn(wide, seen, log, epochs, progress)
@@ -244,7 +262,8 @@ class SparseRec:
             answer is shorter.
 
         Raises:
-            SparseRecError: not fitted, an index is out of range, or the matrix does not fit.
+            SparseRecError: not fitted, an index is out of range, the matrix does not fit, or ``N``
+                is no whole number, 0 or more.
         """
         state = self._state
         table = state.recommender.table
@@ -260,7 +279,7 @@ class SparseRec:
             state.recommender.items(table.num_items),
             liked,
             state.recommender.users_at_a_time(table.num_items),
-            N,
+            whole("N", N, 0),
             *_candidates(filter_items, items, table.num_items),
         )
         return one(*found) if np.ndim(userid) == 0 else found
@@ -284,7 +303,8 @@ class SparseRec:
             Item indices and cosines, in the shapes of ``recommend``.
 
         Raises:
-            SparseRecError: not fitted, or an index is out of range.
+            SparseRecError: not fitted, an index is out of range, or ``N`` is no whole number, 0 or
+                more.
         """
         recommender = self._state.recommender
         count = recommender.table.num_items
@@ -295,7 +315,7 @@ class SparseRec:
             vectors,
             sp.csr_matrix((len(asked), count), dtype=np.float32),
             recommender.users_at_a_time(count),
-            N,
+            whole("N", N, 0),
             *_candidates(filter_items, items, count),
         )
         return one(*found) if np.ndim(itemid) == 0 else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.data.split import TRAIN, VALID, Pairs, Split, cut
 from pipeline.table import I64
 from sparserec.errors import SparseRecError
 
+REAL = int | float | np.integer | np.floating
 NO_PAIRS = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
 
 
@@ -109,7 +111,10 @@ def indices(name: str, values: Any, count: int) -> I64:
     Raises:
         SparseRecError: they are no whole numbers in [0, count).
     """
-    found = np.atleast_1d(np.asarray(values))
+    try:
+        found = np.atleast_1d(np.asarray(values))
+    except ValueError:  # lists of several lengths
+        found = np.empty(1, object)
     if found.size == 0:
         return np.empty(0, np.int64)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
@@ -124,6 +129,33 @@ def indices(name: str, values: Any, count: int) -> I64:
     return found.astype(np.int64)
 
 
+def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
+    """Give a whole number as Python's own, which JSON can write.
+
+    Raises:
+        SparseRecError: it is none, or not in [least, most].
+    """
+    if (
+        not isinstance(value, int | np.integer)
+        or isinstance(value, bool)
+        or not least <= value <= most
+    ):
+        to = "or more" if most == math.inf else f"to {most}"
+        raise SparseRecError(f"{name} is {value!r}", f"give a whole number, {least} {to}")
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    """Give a finite number, 0 or more, as Python's own.
+
+    Raises:
+        SparseRecError: it is none.
+    """
+    if not isinstance(value, REAL) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise SparseRecError(f"{name} is {value!r}", "give a number, 0 or more")
+    return float(value)
+
+
 def past_of(
     pairs: Pairs, user_ids: list[str], item_ids: list[str], validation: float, seed: int
 ) -> Split:
@@ -134,7 +166,7 @@ def past_of(
     """
     if len(pairs) == 0:
         raise SparseRecError("user_items has no interactions", "give at least one entry not 0")
-    if not 0 < validation < 1:
+    if not 0 < number("validation", validation) < 1:
         raise SparseRecError(f"validation is {validation}", "give a part between 0 and 1")
     order = np.random.default_rng(seed).permutation(len(pairs)).astype(np.int64)
     part = cut(pairs.users, order, (1 - validation, validation, 0.0))

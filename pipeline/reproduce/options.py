@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +38,8 @@ def parse_budget(text: str) -> float:
         SparseRecError: it is none.
     """
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    total, number = 0.0, ""
-    for character in text.strip():
-        if character in units and number:
-            total, number = total + float(number) * units[character], ""
-        elif character in "0123456789." and number.count(".") <= 1:
-            number += character
-        else:
-            number = "?"
-            break
-    if number or total <= 0:
+    parts = re.findall(r"([0-9]+\.?[0-9]*|\.[0-9]+)([hms])", text)
+    total = sum(float(number) * units[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text.strip() or total <= 0:
         raise SparseRecError(f"--budget {text!r} is no time", "write 90m, 2h or 1h30m")
     return total

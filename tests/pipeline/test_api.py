@@ -255,6 +255,54 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         SparseRec.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dim", "16"),
+        ("dim", 16.0),
+        ("epochs", 1.5),
+        ("seed", 1.5),
+        ("seed", 2**32),
+        ("density", "0.1"),
+        ("density", float("nan")),
+    ],
+)
+def test_a_setting_that_is_no_number_is_named(name: str, value: object) -> None:
+    with pytest.raises(SparseRecError, match=re.escape(f"{name} is {value!r}")):
+        SparseRec(**{name: value})  # type: ignore[arg-type]
+
+
+def test_numpys_numbers_are_numbers(matrix: sp.csr_matrix, tmp_path: Path) -> None:
+    model = SparseRec(dim=np.int64(16), density=np.float32(0.25), epochs=np.int32(1))  # type: ignore[arg-type]
+    model.fit(matrix, show_progress=False).save(tmp_path / "model")
+    assert SparseRec.load(tmp_path / "model").recipe == model.recipe
+    model.partial_fit(matrix, epochs=np.int64(1), replay=np.float32(1))  # type: ignore[arg-type]
+    assert model.recommend(0, N=np.int64(3))[0].shape == (3,)  # type: ignore[arg-type]
+
+
+def test_an_argument_that_is_no_number_is_named(matrix: sp.csr_matrix) -> None:
+    model = SparseRec(density=0.25, dim=16, epochs=1).fit(matrix, show_progress=False)
+    for value in (2.5, None, "3", -1, True):
+        for ask in (model.recommend, model.similar_items):
+            with pytest.raises(SparseRecError, match=f"N is {value!r}"):
+                ask(0, N=value)  # type: ignore[arg-type]
+    for name, value in (
+        ("replay", -1),
+        ("replay", float("nan")),
+        ("replay", float("inf")),
+        ("replay", "1"),
+        ("epochs", -1),
+        ("epochs", 1.5),
+    ):
+        with pytest.raises(SparseRecError, match=f"{name} is {value!r}"):
+            model.partial_fit(matrix, **{name: value})  # type: ignore[arg-type]
+    for validation in ("0.1", None, float("nan"), 0, 1):
+        with pytest.raises(SparseRecError, match=f"validation is {validation!r}"):
+            model.fit(matrix, validation=validation)  # type: ignore[arg-type]
+    with pytest.raises(SparseRecError, match="items is no index and no list of indices"):
+        model.recommend(0, items=[[1], [2, 3]])  # type: ignore[list-item]
+
+
 def test_empty_rows_and_columns_keep_their_places() -> None:
     matrix = checkerboard().tolil()
     matrix[5] = 0

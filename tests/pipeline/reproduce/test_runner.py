@@ -219,12 +219,14 @@ def test_the_ablation_follows_the_mask(tmp_path: Path) -> None:
     assert np.isfinite(last["grown_frequency"])
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("1h30m", 5400), ("1.5s", 1.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90m", 5400), ("1h30m", 5400), ("1.5s", 1.5), (" .5h", 1800)]
+)
 def test_budgets(text: str, seconds: float) -> None:
     assert parse_budget(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "90", "m", "-5m", "5x", "1..5s", "0m"])
+@pytest.mark.parametrize("text", ["", "90", "m", "-5m", "5x", "1..5s", "0m", ".h", "1..s", "1h.s"])
 def test_bad_budgets(text: str) -> None:
     with pytest.raises(SparseRecError, match="--budget"):
         parse_budget(text)
