@@ -27,7 +27,7 @@ from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
     from pipeline.data.datasets import Protocol
-    from pipeline.data.logs import ReadOptions
+    from pipeline.data.logs import LogOptions, ReadOptions
     from pipeline.data.split import Split
     from pipeline.fit import Fitted
     from pipeline.models import ModelName
@@ -133,10 +133,11 @@ def train(
     rank_of_many = under_torchrun()
     if dataset in DATASETS:
         ensure(dataset, yes)
+    log = read_options(user_col, item_col, time_col, rating_col, min_rating, duplicates)
     if ranks is not None and not rank_of_many:
         check(recipe, ranks)
+        _look(dataset, log)
         launch(ranks, sys.argv[2:])
-    log = read_options(user_col, item_col, time_col, rating_col, min_rating, duplicates)
     name, source_sha256, split = _split(dataset, recipe.seed, protocol.value, log)
     start, given, found = None, None, None
     if factors is not None and is_first():
@@ -191,6 +192,20 @@ def _no_nmf(options: dict[str, Any]) -> None:
             f"{flags}: --factors gives the factors, and nothing is factorised",
             "leave out one or the other",
         )
+
+
+def _look(source: str, log: LogOptions) -> None:
+    """Open a log, so that a wrong name or column is said before ranks are started.
+
+    Raises:
+        SparseRecError: a file is missing, empty, or has no such columns.
+    """
+    from pipeline.data.datasets import DATASETS
+    from pipeline.data.logs import Log
+    from pipeline.data.sources import LOG_SUFFIXES
+
+    if source not in DATASETS and Path(source).suffix in LOG_SUFFIXES:
+        Log(Path(source), **log)
 
 
 def _split(source: str, seed: int, protocol: Protocol, log: ReadOptions) -> tuple[str, str, Split]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from pipeline.distributed.launch import OWN_STORE, restarts_may_hang, under_torchrun
-from sparserec.cli import main
+from pipeline.distributed.launch import (
+    ERRORS,
+    OWN_STORE,
+    end_with_others,
+    leave,
+    restarts_may_hang,
+    under_torchrun,
+)
+from sparserec.cli import app, main
+from sparserec.errors import SparseRecError
 
 if __name__ == "__main__":
     if not under_torchrun():
@@ -16,4 +25,10 @@ if __name__ == "__main__":
             " with --rdzv-backend c10d, or give it --max-restarts 0"
         )
     sys.argv.insert(1, "train")
-    main()
+    if ERRORS not in os.environ:
+        main()
+    end_with_others()
+    try:
+        app(prog_name="sparserec")
+    except SparseRecError as error:
+        leave(error)

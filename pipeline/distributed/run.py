@@ -12,11 +12,13 @@ import torch
 
 from pipeline.data.split import Split
 from pipeline.distributed.fit import fit
+from pipeline.distributed.launch import error_was_left, leave
 from pipeline.distributed.ranks import joined
 from pipeline.fit import Fitted
 from pipeline.recipes import Recipe
 from pipeline.table import PackedTable
 from sparserec import progress as report
+from sparserec.errors import SparseRecError
 
 
 def together(
@@ -36,6 +38,9 @@ def together(
         fresh: start over where there is a checkpoint.
         device: where this rank computes gradients: on a GPU, ranks talk over nccl, else gloo.
         start: what ``initial_table`` gives, if the first rank has it already.
+
+    Raises:
+        SparseRecError: as ``fit`` does, where no launcher waits for it.
     """
     with joined(device) as ranks:
         # Not when torchrun starts the ranks again: what they saved is of this very run.
@@ -50,9 +55,14 @@ def together(
             if ranks.rank:
                 raise SystemExit(130) from None  # the first rank says it
             raise
+        except SparseRecError as error:
+            leave(error)  # before its peers see that it is gone
+            raise
         except RuntimeError as error:
             if "gloo/transport" not in str(error):
                 raise
+            if error_was_left():
+                os._exit(0)
             # Taking leave of peers that are gone can hang, and torchrun waits for it for 30 s.
             print(f"rank {ranks.rank}: a peer is gone", file=sys.stderr, flush=True)
             os._exit(1)
