@@ -215,8 +215,8 @@ def _learn(wanted: str | None, bundle: Path, out: Path, host: dict[str, Any]) ->
     with choose(wanted, say=lambda text: console.print(text, soft_wrap=True)) as device:
         _say(7, "On-device training", "push the bundle, learn from the device's own log, measure")
         checked = bundles.load(bundle)
-        with lock.harness(device, "a demo"), bars() as progress:
-            deploy(device, checked, progress)
+        with lock.harness(device, "a demo") as held, bars() as progress:
+            deploy(device, checked, progress, held.refresh)
             target = out / "report.json"
             report = run(device, checked.bundle_id, target, Options(fresh=True), progress)
     _say(8, "Report", "quality before and after, correctness, time and memory")
