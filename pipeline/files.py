@@ -37,6 +37,13 @@ def _beside(path: Path) -> Iterator[BinaryIO]:
     _sync(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, on the disk too, if it is there."""
+    if path.exists():
+        path.unlink()
+        _sync(path.parent)
+
+
 SAFETENSORS = {"int64": "I64", "float32": "F32", "int32": "I32", "uint8": "U8"}
 """Names of dtypes, in the order in which the library writes tensors: all are aligned then."""
 

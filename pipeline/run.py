@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pipeline.data.split import Pairs, Split
-from pipeline.files import decode_ids, encode_ids, read_json, write_json, write_tensors
+from pipeline.files import decode_ids, encode_ids, read_json, remove, write_json, write_tensors
 from pipeline.fit import Fitted
 from pipeline.history import History
 from pipeline.recipes import Recipe
@@ -66,6 +66,8 @@ def save_run(
 ) -> None:
     """Write a run to the folder ``path``; ``run.json`` comes last, so a folder with it is whole.
 
+    An earlier run's goes first: it would vouch for half of this one.
+
     Args:
         path: of the folder.
         dataset: name of the dataset.
@@ -76,6 +78,7 @@ def save_run(
         factors: how the factors that the run started from were made, if not by its recipe.
     """
     path.mkdir(parents=True, exist_ok=True)
+    remove(path / "run.json")
     table = fitted.table
     arrays: dict[str, np.ndarray] = {
         "row_ptr": table.row_ptr,

@@ -17,6 +17,7 @@ from pipeline.data.logs import write_csv
 from pipeline.data.split import Pairs, Split, temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.evaluate import evaluate
+from pipeline.files import write_tensors
 from pipeline.fit import Fitted, fit, held_out, trainer_of
 from pipeline.nmf import Factors
 from pipeline.recipes import RECIPES, Recipe
@@ -236,6 +237,26 @@ def test_a_run_is_read_back_as_it_was_written(
         load_run(tmp_path)
     with pytest.raises(SparseRecError, match=r"nowhere/run\.json"):
         load_run(tmp_path / "nowhere")
+
+
+def test_a_run_written_over_another_is_one_or_the_other_or_none(
+    split: Split, uninterrupted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_run(tmp_path, "first", "0" * 64, small(), split, uninterrupted)
+
+    def killed(path: Path, tensors: dict[str, np.ndarray]) -> None:
+        if path.name == "split.safetensors":
+            raise KeyboardInterrupt
+        write_tensors(path, tensors)
+
+    monkeypatch.setattr("pipeline.run.write_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_run(tmp_path, "second", "1" * 64, small(), split, uninterrupted)
+    with pytest.raises(SparseRecError, match=r"run\.json: No such file"):
+        load_run(tmp_path)
+    monkeypatch.undo()
+    save_run(tmp_path, "second", "1" * 64, small(), split, uninterrupted)
+    assert load_run(tmp_path).dataset == "second"
 
 
 def test_a_run_of_fewer_columns_is_read_back_with_them(split: Split, tmp_path: Path) -> None:
