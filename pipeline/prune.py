@@ -64,7 +64,11 @@ def gradual_density(step: int, begin: int, end: int, density: float, start: floa
         density: 1 - s_f.
         start: 1 - s_i.
     """
-    left = 1 - min(max((step - begin) / max(1, end - begin), 0.0), 1.0)
+    if step >= end:  # though it is the beginning, too, as in a run of a few steps
+        return density
+    if step <= begin:
+        return start
+    left = 1 - (step - begin) / (end - begin)
     return density + (start - density) * left**3
 
 

@@ -196,6 +196,14 @@ def test_a_run_shorter_than_a_window_is_pruned_all_the_same(split: Split) -> Non
         assert fit(recipe, split).table.density == pytest.approx(0.1, abs=1e-3)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_a_run_of_a_few_steps_is_pruned_to_its_density(steps: int, split: Split) -> None:
+    recipe = small("magnitude")
+    step = replace(recipe.step, batch_size=len(split.train))
+    fitted = fit(replace(recipe, step=step, epochs=steps), split)
+    assert fitted.table.density == pytest.approx(0.1, abs=1e-3)
+
+
 def test_dsl_moves_its_mask_in_a_run_of_the_default_length(split: Split) -> None:
     recipe = RECIPES["dsl"]()
     recipe = replace(recipe, dim=32, step=replace(recipe.step, batch_size=256))

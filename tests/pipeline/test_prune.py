@@ -47,6 +47,9 @@ def test_gradual_density_is_the_published_cube() -> None:
     assert gradual_density(300, 100, 300, 0.1) == pytest.approx(0.1)
     assert gradual_density(999, 100, 300, 0.1) == pytest.approx(0.1)
     assert gradual_density(200, 100, 300, 0.2, start=0.6) == pytest.approx(0.25)
+    # It ends where it begins: at once.
+    assert gradual_density(0, 1, 1, 0.1) == 1.0
+    assert gradual_density(1, 1, 1, 0.1) == 0.1
 
 
 def test_small_dim_stays_within_the_budget() -> None:
