@@ -204,6 +204,13 @@ def test_a_run_of_a_few_steps_is_pruned_to_its_density(steps: int, split: Split)
     assert fitted.table.density == pytest.approx(0.1, abs=1e-3)
 
 
+def test_a_table_of_a_few_entries_keeps_to_its_budget_in_whole_ones() -> None:
+    few = temporal_split(generate(8, 13, 80, seed=3))
+    # 42.5 of 168 entries; 43 are density .256.
+    recipe = replace(small("static"), dim=8, density=43 / 168 - 0.49 / 168, epochs=1)
+    assert fit(recipe, few).table.nnz == 43
+
+
 def test_dsl_moves_its_mask_in_a_run_of_the_default_length(split: Split) -> None:
     recipe = RECIPES["dsl"]()
     recipe = replace(recipe, dim=32, step=replace(recipe.step, batch_size=256))
