@@ -131,7 +131,7 @@ def check(path: Path, scalars: dict[str, Any], fingerprint: str) -> None:
     """
     if scalars["fingerprint"] != fingerprint:
         raise SparseRecError(
-            f"{path}: made with another recipe or other data",
+            f"{path}: made with another recipe, model file or data",
             "choose another --out, or start over with --fresh",
         )
 

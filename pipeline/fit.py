@@ -23,7 +23,7 @@ from pipeline.evaluate import NOT_TESTED, Quality, evaluate, users_of
 from pipeline.exchange import Schedule
 from pipeline.graph import Graph
 from pipeline.history import History, epochs_done
-from pipeline.models import MODELS
+from pipeline.models import MODELS, source_sha256
 from pipeline.nmf import Factors
 from pipeline.pep import PepTrainer
 from pipeline.prune import gradual_density, magnitude_prune
@@ -374,8 +374,12 @@ def tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
 
 
 def fingerprint_of(recipe: Recipe, split: Split) -> str:
-    """Give what tells a checkpoint of this run from another's: a hash of recipe and data."""
+    """Give what tells a checkpoint of this run from another's: a hash of recipe and data.
+
+    A model of the user's, which may be edited between two runs, is part of the recipe.
+    """
     digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode())
+    digest.update(source_sha256(recipe.step.model).encode())
     for part in (split.train, split.valid):
         digest.update(np.ascontiguousarray(part.users).data)
         digest.update(np.ascontiguousarray(part.items).data)

@@ -6,6 +6,7 @@ more, anywhere, named by its path: docs/models.md.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 from collections.abc import Callable
@@ -92,6 +93,11 @@ class _Models(dict[ModelName, Model]):
         return self[name]
 
 
+def source_sha256(name: ModelName) -> str:
+    """Give the SHA-256 of a model's file as it was loaded; empty where the model is not a file."""
+    return getattr(MODELS[name], "SOURCE_SHA256", "")
+
+
 def _unknown(name: ModelName) -> Model:
     raise SparseRecError(
         f"model {name!r} is unknown", "use mf, neumf, ngcf, lightgcn, or the path of a .py file"
@@ -111,6 +117,7 @@ def _from_file(path: Path) -> Model:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    module.SOURCE_SHA256 = hashlib.sha256(path.read_bytes()).hexdigest()  # type: ignore[attr-defined]
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -14,8 +14,12 @@ from torch.nn import functional as F
 
 from pipeline import SparseRec
 from pipeline.data.logs import write_csv
+from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
+from pipeline.fit import fit
+from pipeline.history import History
 from pipeline.models import MODELS, ModelName
+from pipeline.recipes import RECIPES
 from pipeline.run import load_run
 from sparserec.errors import SparseRecError
 from tests.pipeline.graphs import DIM, ITEMS, USERS, dense_adjacency, interactions
@@ -201,6 +205,25 @@ def test_a_fifth_model_trains_from_the_command_line(metric: Path) -> None:
     run = load_run(where / "run")
     assert run.recipe.step.model == "metric.py"
     assert list(run.dense) == ["weight"]
+
+
+def test_a_checkpoint_is_of_the_file_as_it_was_trained(metric: Path) -> None:
+    split = temporal_split(generate(80, 120, 3000, seed=3))
+    recipe = RECIPES["static"]()
+    recipe = replace(recipe, dim=32, epochs=1, step=replace(recipe.step, model=str(metric)))
+    checkpoint, name = metric.parent / "checkpoint.safetensors", str(metric)
+
+    def history() -> History:
+        MODELS.pop(name, None)  # as in a new process
+        return fit(recipe, split, checkpoint).history
+
+    first = history()
+    assert history() == first
+    metric.write_text(metric.read_text().replace("np.ones(dim", "2 * np.ones(dim"))
+    with pytest.raises(SparseRecError, match="made with another recipe, model file or data"):
+        history()
+    checkpoint.unlink()
+    assert history() != first
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
