@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.files import write_atomic
+from pipeline.files import write_atomic, writing
 from pipeline.history import History
 from pipeline.table import F32, PackedTable
 from pipeline.train import Trainer
@@ -72,6 +72,9 @@ def save_checkpoint(path: Path, fingerprint: str, trainer: Trainer, progress: Pr
         fingerprint: of recipe and data; a checkpoint of another run is refused on loading.
         trainer: between two steps.
         progress: of the run.
+
+    Raises:
+        SparseRecError: it cannot be written; one that was there is as it was.
     """
     tensors = _pack("", trainer.table)
     tensors |= {f"state.{name}": values for name, values in trainer.state.items()}
@@ -92,7 +95,8 @@ def save_checkpoint(path: Path, fingerprint: str, trainer: Trainer, progress: Pr
         tensors |= {f"best_dense.{name}": v for name, v in progress.best.dense.items()}
         scalars["best"] = [progress.best.epoch, progress.best.recall]
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
-    write_atomic(path, save(tensors, metadata={"run": json.dumps(scalars)}))
+    with writing(path):
+        write_atomic(path, save(tensors, metadata={"run": json.dumps(scalars)}))
 
 
 def load_checkpoint(path: Path, fingerprint: str, trainer: Trainer) -> Progress:

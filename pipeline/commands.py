@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -119,6 +120,7 @@ def train(
     from pipeline.distributed.run import together
     from pipeline.distributed.trainer import check
     from pipeline.factors import read_factors
+    from pipeline.files import alone, lock_file
     from pipeline.fit import fit, refit_checkpoint
     from pipeline.models import MODELS
     from pipeline.run import save_run
@@ -130,6 +132,8 @@ def train(
     if factors is not None:
         _no_nmf(options)
     device = device_for(compute, model)
+    if out is not None:
+        lock_file(out).close()  # one that cannot be written to fails before the data is read
     rank_of_many = under_torchrun()
     if dataset in DATASETS:
         ensure(dataset, yes)
@@ -145,26 +149,26 @@ def train(
         start = initial_table(recipe, split, factors=found)
         found = found if recipe.refit else None  # large, and not needed again
     out = out or Path("runs") / f"{name}-{method.value}"
-    out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / ("checkpoint" if rank_of_many else "checkpoint.safetensors")
-    try:
-        if rank_of_many:
-            fitted = together(recipe, split, out, fresh, device, start)
-        else:
-            if fresh:
-                checkpoint.unlink(missing_ok=True)
-                refit_checkpoint(checkpoint).unlink(missing_ok=True)
-            with bars() as progress:
-                fitted = fit(
-                    recipe, split, checkpoint, progress, start, device=device, factors=found
-                )
-    except KeyboardInterrupt:
-        goes_on = f"goes on from {checkpoint}" if checkpoint.exists() else "begins again"
-        typer.echo(f"stopped; the same command {goes_on}", err=True)
-        raise typer.Exit(130) from None
-    if fitted is None:
-        return  # not the first rank
-    save_run(out, name, source_sha256, recipe, split, fitted, given)
+    with nullcontext() if rank_of_many else alone(out):  # ranks see to that themselves
+        try:
+            if rank_of_many:
+                fitted = together(recipe, split, out, fresh, device, start)
+            else:
+                if fresh:
+                    checkpoint.unlink(missing_ok=True)
+                    refit_checkpoint(checkpoint).unlink(missing_ok=True)
+                with bars() as progress:
+                    fitted = fit(
+                        recipe, split, checkpoint, progress, start, device=device, factors=found
+                    )
+        except KeyboardInterrupt:
+            goes_on = f"goes on from {checkpoint}" if checkpoint.exists() else "begins again"
+            typer.echo(f"stopped; the same command {goes_on}", err=True)
+            raise typer.Exit(130) from None
+        if fitted is None:
+            return  # not the first rank
+        save_run(out, name, source_sha256, recipe, split, fitted, given)
     _show(out, fitted)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,28 @@ import numpy.typing as npt
 from sparserec.errors import SparseRecError
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors while ``path`` is written into one that the user can put right.
+
+    Raises:
+        SparseRecError: it cannot be written, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SparseRecError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            "free space on the disk, or choose another place",
+        ) from None
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, sync it to the disk, and rename it to ``path``."""
+    """Write ``data`` beside ``path``, sync it to the disk, and rename it to ``path``.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it, and ``path`` is as it was.
+    """
     with _beside(path) as file:
         file.write(data)
 
@@ -29,11 +49,16 @@ def write_atomic(path: Path, data: bytes) -> None:
 def _beside(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that becomes ``path``, on the disk, when the block ends without error."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    file = part.open("wb")
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 
@@ -52,6 +77,9 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a safetensors file, atomically; arrays mapped from disk pass through as they are.
 
     The library's own writer holds a copy of all tensors.
+
+    Raises:
+        OSError: as ``write_atomic``.
     """
     header, end = {}, 0
     kinds = list(SAFETENSORS)
@@ -67,6 +95,38 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             np.ascontiguousarray(tensors[name]).tofile(file)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder, if need be, and keep other runs from writing to it while the block lasts.
+
+    Raises:
+        SparseRecError: it cannot be made or written to, or another run writes there.
+    """
+    with lock_file(folder) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SparseRecError(
+                f"{folder}: another run writes there", "wait for it, or choose another --out"
+            ) from None
+        yield
+
+
+def lock_file(folder: Path) -> TextIO:
+    """Make a folder, if need be, and open the file in it that its one run locks.
+
+    Raises:
+        SparseRecError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("w")
+    except OSError as error:
+        raise SparseRecError(
+            f"{folder}: cannot be made or written to: {error.strerror}", "choose another --out"
+        ) from None
 
 
 @contextmanager
@@ -118,7 +178,11 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
+    """Write ``value`` as indented JSON, atomically.
+
+    Raises:
+        OSError: as ``write_atomic``.
+    """
     write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
 
 

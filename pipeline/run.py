@@ -18,7 +18,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pipeline.data.split import Pairs, Split
-from pipeline.files import decode_ids, encode_ids, read_json, remove, write_json, write_tensors
+from pipeline.files import (
+    decode_ids,
+    encode_ids,
+    read_json,
+    remove,
+    write_json,
+    write_tensors,
+    writing,
+)
 from pipeline.fit import Fitted
 from pipeline.history import History
 from pipeline.recipes import Recipe
@@ -76,9 +84,10 @@ def save_run(
         split: of the data.
         fitted: what came of it.
         factors: how the factors that the run started from were made, if not by its recipe.
+
+    Raises:
+        SparseRecError: it cannot be written.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    remove(path / "run.json")
     table = fitted.table
     arrays: dict[str, np.ndarray] = {
         "row_ptr": table.row_ptr,
@@ -86,36 +95,37 @@ def save_run(
         "vals": table.vals,
     }
     arrays |= {f"dense.{name}": values for name, values in fitted.recommender.dense.items()}
-    write_tensors(path / "table.safetensors", arrays)
     tensors = encode_ids("users", split.user_ids) | encode_ids("items", split.item_ids)
     for name in PARTS:
         part: Pairs = getattr(split, name)
         tensors |= {f"{name}_users": part.users, f"{name}_items": part.items}
-    write_tensors(path / "split.safetensors", tensors)
-    write_json(
-        path / "run.json",
-        {
-            "schema_version": SCHEMA_VERSION,
-            "dataset": dataset,
-            "source_sha256": source_sha256,
-            "recipe": recipe.as_dict(),
-            "factors": factors,
-            "num_users": table.num_users,
-            "num_items": table.num_items,
-            "known_users": split.known_users,
-            "known_items": split.known_items,
-            "dropped_later": split.dropped_later,
-            "metrics": fitted.test.as_dict() | {"best_epoch": fitted.best_epoch},
-            "history": fitted.history,
-            "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "versions": {
-                "sparserec": __version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+    described = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": dataset,
+        "source_sha256": source_sha256,
+        "recipe": recipe.as_dict(),
+        "factors": factors,
+        "num_users": table.num_users,
+        "num_items": table.num_items,
+        "known_users": split.known_users,
+        "known_items": split.known_items,
+        "dropped_later": split.dropped_later,
+        "metrics": fitted.test.as_dict() | {"best_epoch": fitted.best_epoch},
+        "history": fitted.history,
+        "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {
+            "sparserec": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
         },
-    )
+    }
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        remove(path / "run.json")
+        write_tensors(path / "table.safetensors", arrays)
+        write_tensors(path / "split.safetensors", tensors)
+        write_json(path / "run.json", described)
 
 
 def load_run(path: Path) -> TrainedRun:

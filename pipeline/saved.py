@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.data.split import Pairs
-from pipeline.files import decode_ids, encode_ids, write_atomic
+from pipeline.files import decode_ids, encode_ids, write_atomic, writing
 from pipeline.history import History
 from pipeline.recipes import Recipe
 from pipeline.run import load_run
@@ -47,7 +47,11 @@ class Saved:
 
 
 def write(path: Path, model: Saved) -> None:
-    """Write a model to ``path``, atomically."""
+    """Write a model to ``path``, atomically.
+
+    Raises:
+        SparseRecError: it cannot be written.
+    """
     table = model.table
     tensors: dict[str, np.ndarray] = {
         "seen_users": model.seen.users,
@@ -67,7 +71,8 @@ def write(path: Path, model: Saved) -> None:
     }
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
     # One key alone: the library writes several in an order that changes.
-    write_atomic(path, save(tensors, metadata={"model": json.dumps(described)}))
+    with writing(path):
+        write_atomic(path, save(tensors, metadata={"model": json.dumps(described)}))
 
 
 def read(path: Path) -> Saved:

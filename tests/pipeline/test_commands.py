@@ -1,6 +1,7 @@
 """The flags of ``sparserec train``: a frozen set, held to the fields of a recipe."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -9,10 +10,14 @@ from typer.testing import CliRunner
 
 from pipeline.als import AlsOptions
 from pipeline.commands import MethodChoice, train
+from pipeline.data.logs import write_csv
+from pipeline.data.synthetic import generate
+from pipeline.files import alone
 from pipeline.nmf import NmfOptions
 from pipeline.options import FLAGS, changed
 from pipeline.pep import PepOptions
 from pipeline.recipes import RECIPES, Recipe, sparserec
+from pipeline.run import load_run
 from pipeline.train import StepConfig
 from sparserec.errors import SparseRecError
 
@@ -32,6 +37,13 @@ def app() -> typer.Typer:
     found = typer.Typer(add_completion=False)
     found.command("train")(train)
     return found
+
+
+def run(*arguments: object) -> None:
+    result = CliRunner().invoke(app(), [str(argument) for argument in arguments])
+    if isinstance(result.exception, SparseRecError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
 
 
 def test_the_set_of_flags_is_frozen() -> None:
@@ -112,3 +124,26 @@ def test_contradictions_are_refused() -> None:
         changed(RECIPES["pep"](), {"ema": 0.9})
     with pytest.raises(SparseRecError, match=r"ema is 1\.0"):
         changed(sparserec(), {"ema": 1.0})
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_the_data_is_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/nope")):
+        for more in ([], ["--ranks", "2"]):
+            with pytest.raises(SparseRecError, match=f"{out}: cannot be made or written to"):
+                run("no-such-dataset", "--out", out, *more)
+
+
+def test_a_second_run_is_kept_out_of_a_folder(tmp_path: Path) -> None:
+    write_csv(generate(40, 60, 1500), tmp_path / "log.csv")
+    short = ("--method", "static", "--dim", 16, "--density", 0.3, "--epochs", 1)
+    with (
+        alone(tmp_path / "run"),
+        pytest.raises(SparseRecError, match="run: another run writes there"),
+    ):
+        run(tmp_path / "log.csv", "--out", tmp_path / "run", *short)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    run(tmp_path / "log.csv", "--out", tmp_path / "run", *short)
+    assert load_run(tmp_path / "run").recipe.method == "static"

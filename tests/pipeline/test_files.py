@@ -1,14 +1,19 @@
 """Files: whole or not there, and safetensors as the library writes them."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save
 
-from pipeline.files import SAFETENSORS, write_tensors
+from pipeline.files import SAFETENSORS, alone, write_atomic, write_tensors, writing
+from sparserec.errors import SparseRecError
 
 arrays = st.sampled_from(list(SAFETENSORS)).flatmap(
     lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4))
@@ -32,3 +37,43 @@ def test_mapped_and_strided_arrays(tmp_path: Path) -> None:
     found = load_file(tmp_path / "a")
     assert found["mapped"].tolist() == list(range(12))
     assert found["strided"].tolist() == list(range(0, 12, 2))
+
+
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """Let no file grow past so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_and_leaves_things_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    values = np.zeros(100_000, np.float32)
+    for write in (
+        lambda: write_atomic(path, values.tobytes()),
+        lambda: write_tensors(path, {"values": values}),
+    ):
+        with (
+            full_disk(50_000),
+            pytest.raises(SparseRecError, match=r"file: cannot be written"),
+            writing(path),
+        ):
+            write()
+        assert path.read_bytes() == b"before"
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    with alone(folder):
+        with pytest.raises(SparseRecError, match="run: another run writes there"), alone(folder):
+            pass
+        with alone(tmp_path / "other"):
+            pass
+    with alone(folder):
+        pass
