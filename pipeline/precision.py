@@ -15,8 +15,6 @@ from pipeline.draws import ROUNDING, draws
 from pipeline.table import F32, I64, PackedTable
 
 Precision = Literal["float32", "float16", "int8"]
-BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int8": 1}
-"""Of a value; int8 has four more a row."""
 LEVELS = 127
 Rounding = Literal["stochastic", "nearest"]
 """Of int8; a device rounds at random, and ``nearest`` is there to be compared with it."""

@@ -60,27 +60,6 @@ def read_lightgcn(path: str | Path) -> Interactions:
     )
 
 
-def write_lightgcn(interactions: Interactions, path: str | Path) -> None:
-    """Write one line per user that has interactions; the inverse of ``read_lightgcn``.
-
-    Raises:
-        SparseRecError: a raw id is not a whole number as the format wants it.
-    """
-    for raw in (*interactions.user_ids, *interactions.item_ids):
-        if not (raw.isascii() and raw.isdigit()):
-            raise SparseRecError(
-                f"{path}: id {raw!r} is not a whole number, which is all this format can hold",
-                "write a CSV instead",
-            )
-    items_of: dict[int, list[str]] = {}
-    for user, item in zip(interactions.users.tolist(), interactions.items.tolist(), strict=True):
-        items_of.setdefault(user, []).append(interactions.item_ids[item])
-    lines = (
-        f"{interactions.user_ids[user]} {' '.join(items)}\n" for user, items in items_of.items()
-    )
-    Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
-
-
 def _tokens(path: Path, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return every number, int64 (t,), and the line it stands on, from 0, int64 (t,)."""
     raw = np.frombuffer(data, dtype=np.uint8)

@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.interactions import Interactions
-from pipeline.data.lightgcn import read_lightgcn, write_lightgcn
+from pipeline.data.lightgcn import read_lightgcn
 from pipeline.data.logs import read_log, write_csv
-from sparserec.errors import SparseRecError
 
 SAME_FOLDER = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -85,7 +84,7 @@ def test_parquet_reads_the_same(tmp_path, rows):
     ),
     st.booleans(),
 )
-def test_lightgcn_round_trip(tmp_path, lines, windows):
+def test_lightgcn_lines(tmp_path, lines, windows):
     path = tmp_path / "train.txt"
     text = "\n".join(f"{user} {' '.join(map(str, items))}" for user, items in lines.items())
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() if windows
@@ -95,13 +94,6 @@ def test_lightgcn_round_trip(tmp_path, lines, windows):
     assert triples(log) == expected
     assert log.user_ids == [str(user) for user in sorted(lines)]
     assert log.item_ids == [str(i) for i in sorted({i for items in lines.values() for i in items})]
-    write_lightgcn(log, path)
-    assert sorted(triples(read_lightgcn(path))) == sorted(expected)
-
-
-def test_lightgcn_cannot_hold_text_ids(tmp_path):
-    with pytest.raises(SparseRecError, match="'a' is not a whole number"):
-        write_lightgcn(_interactions([("a", "1")], None), tmp_path / "out.txt")
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])
