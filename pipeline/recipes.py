@@ -142,6 +142,12 @@ class Recipe:
                 f" the start is {self.start} and the window {self.window}",
                 "leave both out, or choose the method sparserec",
             )
+        if self.method == "pep" and self.pep.search >= 1:
+            raise SparseRecError(
+                f"pep_search is {self.pep.search:g}: its mask would be fixed after the last step,"
+                " and nothing trained under it",
+                "give 0 or more and less than 1",
+            )
         if not 0 <= self.ema < 1:
             raise SparseRecError(f"ema is {self.ema}", "give 0 or more and less than 1")
         if self.ema and self.method == "pep":

@@ -124,6 +124,8 @@ def test_contradictions_are_refused() -> None:
         changed(RECIPES["pep"](), {"ema": 0.9})
     with pytest.raises(SparseRecError, match=r"ema is 1\.0"):
         changed(sparserec(), {"ema": 1.0})
+    with pytest.raises(SparseRecError, match="pep_search is 1: its mask would be fixed after"):
+        changed(RECIPES["pep"](), {"pep_search": 1.0})
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_before_the_data_is_read(
