@@ -182,8 +182,9 @@ def write_json(path: Path, value: Any) -> None:
 
     Raises:
         OSError: as ``write_atomic``.
+        ValueError: a number is infinite or none, which JSON does not have.
     """
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

@@ -103,8 +103,8 @@ def fit(
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
-        SparseRecError: the recipe cannot be trained, nothing is held out for validation, or the
-            checkpoint is damaged or of another run.
+        SparseRecError: the recipe cannot be trained, nothing is held out for validation, training
+            diverges, or the checkpoint is damaged or of another run, or cannot be written.
     """
     checked(recipe, split)
     keep_freed_memory()
@@ -320,9 +320,19 @@ def end_epoch(
         quality: on validation; None keeps each epoch's table in place of the one before.
         steps: in an epoch.
         within: the table keeps to its budget; while it is pruned it is over it, and no answer.
+
+    Raises:
+        SparseRecError: the loss, an entry or a dense parameter is infinite or not a number.
     """
     entry = {"epoch": epochs_done(state.history) + 1, "loss": state.loss_sum / steps}
     state.loss_sum = 0.0
+    trained = [trainer.table.vals, *trainer.dense.values()]
+    if not (math.isfinite(entry["loss"]) and all(np.isfinite(values).all() for values in trained)):
+        raise SparseRecError(
+            f"training diverged in epoch {entry['epoch']}: its loss ({entry['loss']:g}) or what is"
+            " trained is no longer finite",
+            "lower --learning-rate or --value-scale",
+        )
     _enter(trainer, state, entry, quality, within)
 
 

@@ -119,16 +119,7 @@ class Recipe:
             SparseRecError: a number is out of its range, options contradict one another, or the
                 model cannot be as wide as this.
         """
-        for name, value, least, most in (
-            ("dim", self.dim, 1, MAX_DIM),
-            ("epochs", self.epochs, 1, math.inf),
-            ("seed", self.seed, 0, math.inf),
-            ("window", self.window, 0, math.inf),
-            ("batch_size", self.step.batch_size, 1, math.inf),
-        ):
-            if not least <= value <= most:
-                to = "or more" if most == math.inf else f"to {most}"
-                raise SparseRecError(f"{name} is {value}", f"give {least} {to}")
+        self._check_numbers()
         if not 0 < self.density <= 1:
             raise SparseRecError(f"density is {self.density}", "give more than 0 and at most 1")
         if self.method == "dense" and self.density != 1:
@@ -167,6 +158,23 @@ class Recipe:
                 f"model {self.step.model}: GRAPH is linear, and there are dense parameters",
                 'give it GRAPH = "layers": a linear graph keeps no tape for them',
             )
+
+    def _check_numbers(self) -> None:
+        for name, value, least, most in (
+            ("dim", self.dim, 1, MAX_DIM),
+            ("epochs", self.epochs, 1, math.inf),
+            ("seed", self.seed, 0, math.inf),
+            ("window", self.window, 0, math.inf),
+            ("batch_size", self.step.batch_size, 1, math.inf),
+        ):
+            if not least <= value <= most:
+                to = "or more" if most == math.inf else f"to {most}"
+                raise SparseRecError(f"{name} is {value}", f"give {least} {to}")
+        parts = {"nmf_": self.nmf, "als_": self.als, "pep_": self.pep}
+        for prefix, part in (("", self), ("", self.step), *parts.items()):
+            for name, value in vars(part).items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise SparseRecError(f"{prefix}{name} is {value}", "give a finite number")
 
     def as_dict(self) -> dict[str, Any]:
         """Give what ``from_dict`` reads, for JSON."""

@@ -128,6 +128,13 @@ def test_contradictions_are_refused() -> None:
         changed(RECIPES["pep"](), {"pep_search": 1.0})
 
 
+@pytest.mark.parametrize("name", ["value_scale", "learning_rate", "nmf_power", "als_zeros", "ema"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_are_finite(name: str, value: str) -> None:
+    with pytest.raises(SparseRecError, match=f"{name} is {value}"):
+        changed(sparserec(), {name: float(value)})
+
+
 def test_a_folder_that_cannot_be_written_to_is_named_before_the_data_is_read(
     tmp_path: Path,
 ) -> None:

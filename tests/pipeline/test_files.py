@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save
 
-from pipeline.files import SAFETENSORS, alone, write_atomic, write_tensors, writing
+from pipeline.files import (
+    SAFETENSORS,
+    alone,
+    read_json,
+    write_atomic,
+    write_json,
+    write_tensors,
+    writing,
+)
 from sparserec.errors import SparseRecError
 
 arrays = st.sampled_from(list(SAFETENSORS)).flatmap(
@@ -66,6 +74,13 @@ def test_a_full_disk_is_said_and_leaves_things_as_they_were(tmp_path: Path) -> N
             write()
         assert path.read_bytes() == b"before"
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_no_bare_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a", [1.5])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a", [float("nan")])
+    assert read_json(tmp_path / "a") == [1.5]
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:

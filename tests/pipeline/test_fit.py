@@ -217,6 +217,17 @@ def test_dsl_moves_its_mask_in_a_run_of_the_default_length(split: Split) -> None
     assert fit(recipe, split).history[-1]["exchanged"] > 0
 
 
+@pytest.mark.parametrize("method", ["sparserec", "static"])
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_a_run_that_diverges_ends(method: str, epochs: int, split: Split) -> None:
+    recipe = small(method)
+    # One step an epoch: at the end of the first the loss is finite, and the table is not.
+    step = replace(recipe.step, batch_size=len(split.train), learning_rate=1e38, optimizer="sgd")
+    recipe = replace(recipe, step=step, epochs=epochs, value_scale=1e3)
+    with pytest.raises(SparseRecError, match=r"diverged in epoch \d: .*\n.*lower --learning-rate"):
+        fit(recipe, split)
+
+
 def test_without_validation_nothing_is_trained(split: Split) -> None:
     nothing = Pairs(split.valid.users[:0], split.valid.items[:0], None)
     with pytest.raises(SparseRecError, match="hold one out for validation"):
