@@ -338,7 +338,8 @@ def end_epoch(
 
 def judges_start(recipe: Recipe, trainer: Trainer, state: Progress) -> bool:
     """Tell whether the table is a start that ranks, made of factors, and has not been judged."""
-    return recipe.start == "nmf" and trainer.step == 0 and not state.history
+    ranks = recipe.starts_from_factors and recipe.start == "nmf"
+    return ranks and trainer.step == 0 and not state.history
 
 
 def enter_start(trainer: Trainer, state: Progress, quality: Quality | None) -> None:

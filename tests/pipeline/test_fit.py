@@ -228,6 +228,11 @@ def test_a_run_that_diverges_ends(method: str, epochs: int, split: Split) -> Non
         fit(recipe, split)
 
 
+def test_fewer_columns_start_at_random_whatever_the_start(split: Split) -> None:
+    recipe = replace(small("small"), start="nmf", epochs=1)
+    assert [entry["epoch"] for entry in fit(recipe, split).history] == [1]
+
+
 def test_without_validation_nothing_is_trained(split: Split) -> None:
     nothing = Pairs(split.valid.users[:0], split.valid.items[:0], None)
     with pytest.raises(SparseRecError, match="hold one out for validation"):
