@@ -170,29 +170,46 @@ def load_prepared(folder: Path, progress: Progress = silent) -> tuple[Descriptio
     description = unpack(folder, progress)
     arrays = folder / "arrays"
 
-    def mapped(name: str) -> Any:
-        return np.asarray(np.load(arrays / f"{name}.npy", mmap_mode="r"))
+    def part(name: str) -> Pairs:
+        count = description.interactions[name]
+        users, items = (_mapped(arrays / f"{name}-{of}.npy", count) for of in ("users", "items"))
+        return Pairs(users, items, None)
 
-    train, valid, log, later = (
-        Pairs(mapped(f"{part}-users"), mapped(f"{part}-items"), None) for part in PARTS
-    )
     user_ids, item_ids = (
         [raw for batch in batches(folder, kind, ["id"]) for raw in batch["id"].to_pylist()]
         for kind in ("users", "items")
     )
     split = Split(
-        train=train,
-        valid=valid,
-        log=log,
-        later=later,
+        train=part("train"),
+        valid=part("valid"),
+        log=part("log"),
+        later=part("later"),
         user_ids=user_ids,
         item_ids=item_ids,
         known_users=description.known_users,
         known_items=description.known_items,
         dropped_later=description.dropped_later,
-        train_keys=mapped("train-keys"),
+        train_keys=_mapped(arrays / "train-keys.npy", description.interactions["train"]),
     )
     return description, split
+
+
+def _mapped(path: Path, count: int) -> Any:
+    """Map an array (count,).
+
+    Raises:
+        SparseRecError: it is missing or damaged.
+    """
+    try:
+        values = np.asarray(np.load(path, mmap_mode="r"))
+        if values.shape != (count,):
+            raise ValueError(f"its shape is {values.shape}, {DESCRIPTION} says {count}")
+    except (OSError, ValueError, EOFError) as error:
+        raise SparseRecError(
+            f"{path}: missing or damaged ({error})",
+            f"remove {path.parent}: the next run makes it anew",
+        ) from None
+    return values
 
 
 def batches(folder: Path, name: str, columns: list[str]) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """Training from a prepared folder and from given factors: as from the log itself."""
 
 import json
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from pipeline import factors
 from pipeline.commands import data
 from pipeline.data.logs import read_log, write_csv
+from pipeline.data.prepared import load_prepared
 from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.nmf import factorise
@@ -162,3 +164,22 @@ def test_damaged_factors_are_named(
 def test_what_preparing_has_settled_is_refused(folder: Path, options: list[str]) -> None:
     with pytest.raises(SparseRecError, match="is prepared: its columns and its split are settled"):
         run("train", folder / "out", *options)
+
+
+@pytest.mark.parametrize("name", ["train-users", "later-items", "train-keys"])
+def test_damaged_arrays_are_named(name: str, folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder / "out", tmp_path / "out")
+    path = copy / "arrays" / f"{name}.npy"
+    whole = path.read_bytes()
+    for damaged in (whole[:-4], whole[:20], b"", b"x" * len(whole)):
+        path.write_bytes(damaged)
+        with pytest.raises(SparseRecError, match=rf"{name}\.npy: missing or damaged"):
+            load_prepared(copy)
+    np.save(path, np.load(folder / "out" / "arrays" / f"{name}.npy")[1:])
+    with pytest.raises(SparseRecError, match=rf"{name}\.npy: missing or damaged"):
+        load_prepared(copy)
+    path.unlink()
+    with pytest.raises(SparseRecError, match=r"No such file.*\n.*remove .*arrays: the next run"):
+        load_prepared(copy)
+    shutil.rmtree(copy / "arrays")
+    assert len(load_prepared(copy)[1].train) == len(load_prepared(folder / "out")[1].train)
