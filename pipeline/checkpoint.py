@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.files import write_atomic, writing
+from pipeline.files import checksum, verify, write_atomic, writing
 from pipeline.history import History
 from pipeline.table import F32, PackedTable
 from pipeline.train import Trainer
@@ -95,6 +95,7 @@ def save_checkpoint(path: Path, fingerprint: str, trainer: Trainer, progress: Pr
         tensors |= {f"best_dense.{name}": v for name, v in progress.best.dense.items()}
         scalars["best"] = [progress.best.epoch, progress.best.recall]
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    scalars["sha256"] = checksum(tensors, scalars)
     with writing(path):
         write_atomic(path, save(tensors, metadata={"run": json.dumps(scalars)}))
 
@@ -108,6 +109,7 @@ def load_checkpoint(path: Path, fingerprint: str, trainer: Trainer) -> Progress:
     with opened(path) as (scalars, file):
         check(path, scalars, fingerprint)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        verify(tensors, scalars.pop("sha256", None), scalars)
         return restore(trainer, scalars, tensors)
 
 

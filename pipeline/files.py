@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
 
 from sparserec.errors import SparseRecError
 
@@ -73,16 +75,36 @@ SAFETENSORS = {"int64": "I64", "float32": "F32", "int32": "I32", "uint8": "U8"}
 """Names of dtypes, in the order in which the library writes tensors: all are aligned then."""
 
 
+def checksum(tensors: Mapping[str, npt.NDArray[Any]], said: Any = None) -> str:
+    """Give the SHA-256 of tensors, names and shapes and all, and of what is said of them (JSON)."""
+    digest = hashlib.sha256(json.dumps(said).encode())
+    for name in sorted(tensors):
+        values = np.ascontiguousarray(tensors[name])
+        digest.update(json.dumps([name, values.dtype.name, values.shape]).encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def verify(tensors: Mapping[str, npt.NDArray[Any]], expected: str | None, said: Any = None) -> None:
+    """Compare tensors with their ``checksum``; None is of a file from before there was one.
+
+    Raises:
+        ValueError: they are not as they were written.
+    """
+    if expected is not None and checksum(tensors, said) != expected:
+        raise ValueError("its content is not what its SHA-256 says")
+
+
 def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a safetensors file, atomically; arrays mapped from disk pass through as they are.
 
-    The library's own writer holds a copy of all tensors.
+    The library's own writer holds a copy of all tensors. Their ``checksum`` is in the metadata.
 
     Raises:
         OSError: as ``write_atomic``.
     """
-    header, end = {}, 0
-    kinds = list(SAFETENSORS)
+    header: dict[str, Any] = {"__metadata__": {"sha256": checksum(tensors)}}
+    kinds, end = list(SAFETENSORS), 0
     order = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype.name), name))
     for name in order:
         values = tensors[name]
@@ -95,6 +117,19 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             np.ascontiguousarray(tensors[name]).tofile(file)
+
+
+def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read what ``write_tensors`` wrote.
+
+    Raises:
+        OSError, SafetensorError: it is missing or damaged.
+        ValueError: as ``verify``.
+    """
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        verify(tensors, (file.metadata() or {}).get("sha256"))
+    return tensors
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from pipeline.data.split import Pairs, Split
 from pipeline.files import (
     decode_ids,
     encode_ids,
     read_json,
+    read_tensors,
     remove,
     write_json,
     write_tensors,
@@ -172,8 +172,8 @@ def load_run(path: Path) -> TrainedRun:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_tensors(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise SparseRecError(f"{path}: {error}", "train again: sparserec train") from None
 
 

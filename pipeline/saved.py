@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.data.split import Pairs
-from pipeline.files import decode_ids, encode_ids, write_atomic, writing
+from pipeline.files import checksum, decode_ids, encode_ids, verify, write_atomic, writing
 from pipeline.history import History
 from pipeline.recipes import Recipe
 from pipeline.run import load_run
@@ -70,6 +70,7 @@ def write(path: Path, model: Saved) -> None:
         "history": model.history,
     }
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    described["sha256"] = checksum(tensors, described)
     # One key alone: the library writes several in an order that changes.
     with writing(path):
         write_atomic(path, save(tensors, metadata={"model": json.dumps(described)}))
@@ -95,6 +96,7 @@ def read(path: Path) -> Saved:
             "give a file that SparseRec.save wrote, or the folder of a run",
         )
     try:
+        verify(tensors, described.pop("sha256", None), described)
         return _of_file(described, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise SparseRecError(

@@ -1,5 +1,6 @@
 """The Python API: one conformance class, inherited by each base recommender's tests."""
 
+import json
 import re
 from copy import copy
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from pipeline import SparseRec
 from pipeline.data.split import Pairs, temporal_split
@@ -253,6 +256,19 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
             SparseRec.load(path)
     with pytest.raises(SparseRecError, match="nowhere"):
         SparseRec.load(tmp_path / "nowhere")
+    path.write_bytes(whole)
+    with safe_open(path, framework="numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, values in tensors.items():
+        changed = tensors | {name: values.copy()}
+        changed[name].view(np.uint8)[-1] ^= 1
+        path.write_bytes(save(changed, metadata=metadata))
+        with pytest.raises(SparseRecError, match=r"model: damaged.*SHA-256"):
+            SparseRec.load(path)
+    described = json.loads(metadata["model"])
+    del described["sha256"]  # as before there was one
+    path.write_bytes(save(tensors, metadata={"model": json.dumps(described)}))
+    np.testing.assert_array_equal(SparseRec.load(path).table.vals, model.table.vals)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import load_file, save, save_file
 
 from pipeline.files import (
     SAFETENSORS,
     alone,
     read_json,
+    read_tensors,
     write_atomic,
     write_json,
     write_tensors,
@@ -34,7 +36,9 @@ def test_tensors_are_written_as_the_library_writes_them(
 ) -> None:
     path = tmp_path_factory.mktemp("t") / "a.safetensors"
     write_tensors(path, tensors)
-    assert path.read_bytes() == save(tensors)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    assert path.read_bytes() == save(tensors, metadata=metadata)
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
 
 
@@ -45,6 +49,25 @@ def test_mapped_and_strided_arrays(tmp_path: Path) -> None:
     found = load_file(tmp_path / "a")
     assert found["mapped"].tolist() == list(range(12))
     assert found["strided"].tolist() == list(range(0, 12, 2))
+
+
+def test_a_tensor_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    tensors = {"a": np.arange(3, dtype=np.int32), "b": np.zeros((2, 2), np.float32)}
+    path = tmp_path / "a"
+    write_tensors(path, tensors)
+    whole = path.read_bytes()
+    np.testing.assert_equal(read_tensors(path), tensors)
+    data = 8 + int.from_bytes(whole[:8], "little")
+    for at in range(data, len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="SHA-256"):
+            read_tensors(path)
+    for swapped in (whole.replace(b'"a":', b'"c":'), whole.replace(b"[2,2]", b"[4,1]")):
+        path.write_bytes(swapped)
+        with pytest.raises(ValueError, match="SHA-256"):
+            read_tensors(path)
+    save_file(tensors, path)  # as before there was a checksum
+    np.testing.assert_equal(read_tensors(path), tensors)
 
 
 @contextmanager

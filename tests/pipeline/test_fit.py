@@ -1,5 +1,6 @@
 """Whole host runs on a synthetic log: stopped at any step, they end as if never stopped."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from pipeline.api import SparseRec
 from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -252,6 +255,31 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(split: Split, tmp_path: Path
             load_checkpoint(path, "one", trainer)
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_refused(
+    split: Split, uninterrupted: Fitted, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    fit(small(), split, path)
+    whole = path.read_bytes()
+    with safe_open(path, framework="numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, values in tensors.items():
+        if values.size:
+            changed = tensors | {name: values.copy()}
+            changed[name].view(np.uint8).reshape(-1)[0] ^= 1
+            path.write_bytes(save(changed, metadata=metadata))
+            with pytest.raises(SparseRecError, match=r"damaged checkpoint .*SHA-256"):
+                fit(small(), split, path)
+    path.write_bytes(whole.replace(b'\\"step\\": ', b'\\"step\\":1'))
+    with pytest.raises(SparseRecError, match=r"damaged checkpoint .*SHA-256"):
+        fit(small(), split, path)
+    # One from before there was a checksum.
+    scalars = json.loads(metadata["run"])
+    del scalars["sha256"]
+    path.write_bytes(save(tensors, metadata={"run": json.dumps(scalars)}))
+    assert_same(fit(small(), split, path), uninterrupted)
+
+
 def test_a_run_is_read_back_as_it_was_written(
     split: Split, uninterrupted: Fitted, tmp_path: Path
 ) -> None:
@@ -263,6 +291,10 @@ def test_a_run_is_read_back_as_it_was_written(
     assert run.split.user_ids == split.user_ids
     assert run.split.item_ids == split.item_ids
     assert run.metrics["recall@20"] == uninterrupted.test.recall[20]
+    whole = (tmp_path / "table.safetensors").read_bytes()
+    (tmp_path / "table.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 4]))
+    with pytest.raises(SparseRecError, match=r"table\.safetensors: .*SHA-256"):
+        load_run(tmp_path)
     (tmp_path / "table.safetensors").write_bytes(b"short")
     with pytest.raises(SparseRecError, match=r"table\.safetensors"):
         load_run(tmp_path)
