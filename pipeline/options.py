@@ -101,7 +101,7 @@ FLAGS = (
     Flag("valid_users", int, 10_000, TRAINING, "Users drawn for validation; 0 takes all.", 0),
     Flag("refit", bool, False, TRAINING,
          "Then train anew on train and validation, for the epochs that validation chose."),
-    Flag("seed", int, 1, TRAINING, "Of the start and every draw.", 0),
+    Flag("seed", int, 1, TRAINING, "Of the start and every draw.", 0, 2**32 - 1),
     Flag("window", int, 60, MASK, "Steps between two mask updates; 0 keeps the mask.", 0),
     Flag("grow", Literal["cumulative", "magnitude", "instant"], "cumulative", MASK,
          "By gradients summed over a window, by their magnitudes, or by the last batch's."),

@@ -25,6 +25,8 @@ from sparserec.errors import SparseRecError
 Method = Literal["sparserec", "dense", "static", "set", "rigl", "dsl", "magnitude", "pep", "small"]
 Start = Literal["nmf", "nmf-mask", "random"]
 Sides = Literal["joint", "each"]
+MAX_SEED = 2**32 - 1
+"""The most that scikit-learn takes for NMF's start."""
 PLAIN = AlsOptions(sweeps=0)
 """NMF's start as it is."""
 VALUE_SCALES: dict[ModelName, float] = {"neumf": 0.7, "lightgcn": 1.0, "ngcf": 1.5}
@@ -163,7 +165,7 @@ class Recipe:
         for name, value, least, most in (
             ("dim", self.dim, 1, MAX_DIM),
             ("epochs", self.epochs, 1, math.inf),
-            ("seed", self.seed, 0, math.inf),
+            ("seed", self.seed, 0, MAX_SEED),
             ("window", self.window, 0, math.inf),
             ("batch_size", self.step.batch_size, 1, math.inf),
         ):

@@ -214,7 +214,7 @@ def synth(
     users: Annotated[int, typer.Option(help="Number of users.")] = 200,
     items: Annotated[int, typer.Option(help="Number of items.")] = 500,
     interactions: Annotated[int, typer.Option(help="Number of interactions.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same file.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same file.", min=0)] = 1,
 ) -> None:
     """Write a synthetic log with times, for trying things out."""
     log = generate(users, items, interactions, seed)

@@ -128,6 +128,15 @@ def test_contradictions_are_refused() -> None:
         changed(RECIPES["pep"](), {"pep_search": 1.0})
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_is_one_that_every_part_takes(seed: int) -> None:
+    with pytest.raises(SparseRecError, match=f"seed is {seed}\n.*give 0 to 4294967295"):
+        changed(sparserec(), {"seed": seed})
+    result = CliRunner().invoke(app(), ["no-such-dataset", "--seed", str(seed)])
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.output
+
+
 @pytest.mark.parametrize("name", ["value_scale", "learning_rate", "nmf_power", "als_zeros", "ema"])
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_numbers_are_finite(name: str, value: str) -> None:

@@ -117,6 +117,12 @@ def test_check_of_a_split_has_a_column_for_each_file(tmp_path):
     assert "no times" in printed
 
 
+def test_synth_with_a_negative_seed(tmp_path):
+    result = runner.invoke(app, ["synth", str(tmp_path / "log.csv"), "--seed", "-1"])
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.output
+
+
 def test_synth_into_nowhere(tmp_path):
     with pytest.raises(SparseRecError, match="No such file"):
         run("synth", tmp_path / "none" / "log.csv")
