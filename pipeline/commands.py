@@ -27,12 +27,16 @@ from pipeline.options import changed, with_flags
 from sparserec.errors import SparseRecError
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.data.datasets import Protocol
     from pipeline.data.logs import LogOptions, ReadOptions
     from pipeline.data.split import Split
     from pipeline.fit import Fitted
     from pipeline.models import ModelName
+    from pipeline.nmf import Factors
     from pipeline.recipes import Recipe
+    from pipeline.table import PackedTable
 
 __all__ = ["data", "train"]
 
@@ -117,15 +121,12 @@ def train(
     from pipeline.compute import device_for
     from pipeline.data.datasets import DATASETS
     from pipeline.distributed.launch import is_first, launch, under_torchrun
-    from pipeline.distributed.run import together
     from pipeline.distributed.trainer import check
     from pipeline.factors import read_factors
     from pipeline.files import alone, lock_file
-    from pipeline.fit import fit, refit_checkpoint
     from pipeline.models import MODELS
     from pipeline.run import save_run
     from pipeline.start import initial_table
-    from sparserec.progress import bars
 
     MODELS[model]  # an unknown one fails before any work
     recipe = _recipe(method.value, model, options)
@@ -149,27 +150,47 @@ def train(
         start = initial_table(recipe, split, factors=found)
         found = found if recipe.refit else None  # large, and not needed again
     out = out or Path("runs") / f"{name}-{method.value}"
-    checkpoint = out / ("checkpoint" if rank_of_many else "checkpoint.safetensors")
     with nullcontext() if rank_of_many else alone(out):  # ranks see to that themselves
-        try:
-            if rank_of_many:
-                fitted = together(recipe, split, out, fresh, device, start)
-            else:
-                if fresh:
-                    checkpoint.unlink(missing_ok=True)
-                    refit_checkpoint(checkpoint).unlink(missing_ok=True)
-                with bars() as progress:
-                    fitted = fit(
-                        recipe, split, checkpoint, progress, start, device=device, factors=found
-                    )
-        except KeyboardInterrupt:
-            goes_on = f"goes on from {checkpoint}" if checkpoint.exists() else "begins again"
-            typer.echo(f"stopped; the same command {goes_on}", err=True)
-            raise typer.Exit(130) from None
+        fitted = _trained(recipe, split, out, fresh, device, start, found)
         if fitted is None:
             return  # not the first rank
         save_run(out, name, source_sha256, recipe, split, fitted, given)
     _show(out, fitted)
+
+
+def _trained(
+    recipe: Recipe,
+    split: Split,
+    out: Path,
+    fresh: bool,
+    device: torch.device,
+    start: PackedTable | None,
+    factors: Factors | None,
+) -> Fitted | None:
+    """Train in this process, or as one rank of several; None from all but the first.
+
+    Raises:
+        Exit: with 130, if it was stopped.
+    """
+    from pipeline.distributed.launch import under_torchrun
+    from pipeline.distributed.run import together
+    from pipeline.fit import fit, refit_checkpoint
+    from sparserec.progress import bars
+
+    ranks = under_torchrun()
+    checkpoint = out / ("checkpoint" if ranks else "checkpoint.safetensors")
+    try:
+        if ranks:
+            return together(recipe, split, out, fresh, device, start)
+        if fresh:
+            checkpoint.unlink(missing_ok=True)
+            refit_checkpoint(checkpoint).unlink(missing_ok=True)
+        with bars() as progress:
+            return fit(recipe, split, checkpoint, progress, start, device=device, factors=factors)
+    except KeyboardInterrupt:
+        goes_on = f"goes on from {checkpoint}" if checkpoint.exists() else "begins again"
+        typer.echo(f"stopped; the same command {goes_on}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _recipe(method: str, model: ModelName, options: dict[str, Any]) -> Recipe:
