@@ -45,9 +45,16 @@ def test_a_gradient_outside_the_mask_is_found(methods: dict[str, Method]) -> Non
         make_program("step.pte", wrong, verify.step_references(Step(4, 6, L2, 256)))
 
 
-def test_nan_is_found(methods: dict[str, Method]) -> None:
-    update = replace(methods["update"], function=lambda v, g, lr: ((v - lr * g) / (lr - lr),))
-    with pytest.raises(SparseRecError, match="update: the exported program differs"):
+@pytest.mark.parametrize(("numerator", "error"), [(0, "nan"), (1, "inf")])
+def test_what_is_not_finite_is_found(
+    methods: dict[str, Method], numerator: float, error: str
+) -> None:
+    def function(v: torch.Tensor, g: torch.Tensor, lr: torch.Tensor) -> tuple[torch.Tensor]:
+        return (torch.full_like(v, numerator) / (lr - lr),)
+
+    update = replace(methods["update"], function=function)
+    message = f"update: the exported program differs from PyTorch by {error}"
+    with pytest.raises(SparseRecError, match=message):
         make_program("step.pte", {"update": update}, verify.step_references(Step(4, 6, L2, 256)))
 
 
