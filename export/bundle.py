@@ -74,7 +74,8 @@ def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None
     for as long: names that are nobody else's, because what a crash left under them is removed.
 
     Args:
-        out: a folder that is not there, is empty, or has the file ``mark``.
+        out: a folder that is not there, is empty, or has the file ``mark``; or a link to such a
+            place, which stays.
         mark: the file by which such a folder is known.
         what: such a folder is, for the error.
         write: fills the folder, and checks it as a reader would.
@@ -82,7 +83,7 @@ def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None
     Raises:
         SparseRecError: if ``out`` is something else, or cannot be written. It is as it was then.
     """
-    out = out.absolute()
+    out = Path(os.path.realpath(out))  # a rename would replace a link, not what it leads to
     if out.exists() and not (out / mark).exists() and not _empty(out):
         raise SparseRecError(f"{out}: is there and is not a {what}", "choose another --out")
     part, old = (out.with_name(f".{out.name}.sparserec-{end}") for end in ("part", "old"))

@@ -294,6 +294,16 @@ def test_a_crash_between_the_renames_loses_no_bundle(
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
+def test_a_link_stays_and_what_it_leads_to_is_replaced(built: Built, tmp_path: Path) -> None:
+    link, files = tmp_path / "link", contents(built.path)
+    link.symlink_to("place", target_is_directory=True)
+    for _ in range(2):  # the first time it leads nowhere
+        write_bundle(link, built.manifest, files)
+        assert link.readlink() == Path("place")
+        assert verify_bundle(tmp_path / "place") == built.manifest
+        assert {path.name for path in tmp_path.iterdir()} == {"link", "place"}
+
+
 def test_other_folders_are_not_overwritten(built: Built, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(SparseRecError, match="is there and is not a bundle"):
