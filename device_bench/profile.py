@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from device_bench.operators import Operator
-    from export.manifest import MethodInfo
+    from export.manifest import MethodInfo, ProgramInfo
 
 
 def profile(
@@ -33,14 +33,17 @@ def profile(
 
     manifest = verify_bundle(bundle)
     found = {
-        name: (bundle / program.file, info)
-        for program in manifest.programs.values()
-        for name, info in program.methods.items()
+        has: (name, program)
+        for name, program in manifest.programs.items()
+        for has in program.methods
     }
     if method not in found:
         raise SparseRecError(f"{bundle}: has no method {method}", f"name one of {', '.join(found)}")
-    path, info = found[method]
-    operators = measure(path, method, info, repetitions)
+    name, program = found[method]
+    path, info = bundle / program.file, program.methods[method]
+    check_inputs(bundle, name, program, method)
+    num_rows = manifest.num_users + manifest.num_items
+    operators = measure(path, method, info, num_rows, repetitions)
     table = Table(
         "operator",
         title=f"{manifest.bundle_id}: {method}, {repetitions} calls",
@@ -64,26 +67,77 @@ def profile(
     )
 
 
-def measure(path: Path, method: str, info: MethodInfo, repetitions: int) -> list[Operator]:
+def check_inputs(bundle: Path, name: str, program: ProgramInfo, method: str) -> None:
+    """Check that a program takes what the manifest says: the runtime's error would name neither.
+
+    Args:
+        bundle: the folder.
+        name: of the program in the manifest.
+        program: as the manifest describes it.
+        method: to check.
+
+    Raises:
+        SparseRecError: naming the file and the field at fault.
+    """
+    from export.manifest import NAME, bad
+    from export.program import describe
+
+    path, field = bundle / program.file, f"programs.{name}.methods.{method}"
+    plans = describe(path.read_bytes(), path)
+    if method not in plans:
+        raise bad(bundle / NAME, field, f"{path.name} has no such method")
+    described = [(spec.dtype, spec.shape) for spec in program.methods[method].inputs]
+    taken = plans[method].inputs
+    if len(described) != len(taken):
+        what = f"{len(described)} are described, {path.name} takes {len(taken)}"
+        raise bad(bundle / NAME, f"{field}.inputs", what)
+    for k, (said, found) in enumerate(zip(described, taken, strict=True)):
+        if said != found:
+            what = f"is {_text(*said)}, {path.name} takes {_text(*found)}"
+            raise bad(bundle / NAME, f"{field}.inputs[{k}]", what)
+
+
+def _text(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{dtype} {list(shape)}"
+
+
+def measure(
+    path: Path, method: str, info: MethodInfo, num_rows: int, repetitions: int
+) -> list[Operator]:
     """Execute a method with ETDump on random inputs; the costliest operator comes first.
 
     The first call is not counted: it touches memory that no call has touched before.
+
+    Args:
+        path: of the program.
+        method: to execute.
+        info: its signature.
+        num_rows: of the bundle's table.
+        repetitions: calls that count.
+
+    Raises:
+        SparseRecError: ExecuTorch cannot load or execute it.
     """
     import torch
 
     from device_bench import operators
+    from export.manifest import AGAIN
     from export.quiet import quiet
     from export.verify import random_inputs
+    from sparserec.errors import SparseRecError
 
-    inputs = list(random_inputs(info.inputs, torch.Generator().manual_seed(1)))
+    inputs = list(random_inputs(info.inputs, torch.Generator().manual_seed(1), num_rows))
     with quiet(), tempfile.TemporaryDirectory() as folder:
         from executorch.extension.pybindings import portable_lib
 
         def run(count: int) -> Path:
             dump = Path(folder) / "profile.etdump"
-            module = portable_lib._load_for_executorch(str(path), enable_etdump=True)
-            for _ in range(count):
-                module.run_method(method, inputs)
+            try:
+                module = portable_lib._load_for_executorch(str(path), enable_etdump=True)
+                for _ in range(count):
+                    module.run_method(method, inputs)
+            except RuntimeError as error:
+                raise SparseRecError(f"{path}: {method}: cannot be run: {error}", AGAIN) from None
             module.write_etdump_result_to_file(str(dump))
             return dump
 

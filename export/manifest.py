@@ -322,3 +322,16 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
     for field, (value, least, most) in ranges.items():
         if not least <= value <= most:
             raise bad(path, field, f"is {value}, outside [{least}, {most}]")
+    for name, program in manifest.programs.items():
+        for method, info in program.methods.items():
+            _check_method(info, path, f"programs.{name}.methods.{method}")
+
+
+def _check_method(info: MethodInfo, path: Path, field: str) -> None:
+    for way, specs in (("inputs", info.inputs), ("outputs", info.outputs)):
+        for k, spec in enumerate(specs):
+            if any(side < 0 for side in spec.shape):
+                raise bad(path, f"{field}.{way}[{k}].shape", f"{list(spec.shape)} is negative")
+    for name in ("planned_arena_bytes", "delegates"):
+        if getattr(info, name) < 0:
+            raise bad(path, f"{field}.{name}", f"is {getattr(info, name)}, less than 0")

@@ -189,9 +189,17 @@ def _largest(errors: list[float]) -> float:
     return float(torch.tensor(errors, dtype=torch.float64).max())
 
 
-def random_inputs(specs: tuple[TensorSpec, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Draw inputs of a method that a harness could give."""
-    drawn = {spec.name: _random(spec, generator) for spec in specs}
+def random_inputs(
+    specs: tuple[TensorSpec, ...], generator: torch.Generator, num_rows: int = 0
+) -> tuple[Tensor, ...]:
+    """Draw inputs of a method that a harness could give.
+
+    Args:
+        specs: of the inputs.
+        generator: of the draws.
+        num_rows: of the table that an input of role ``rows`` points into, where there is one.
+    """
+    drawn = {spec.name: _random(spec, generator, num_rows) for spec in specs}
     if "neighbours" in drawn:
         slots, width = drawn["neighbours"].shape
         lists = random_lists(slots, width, generator)
@@ -226,7 +234,9 @@ def random_lists(slots: int, width: int, generator: torch.Generator) -> dict[str
     return lists
 
 
-def _random(spec: TensorSpec, generator: torch.Generator) -> Tensor:
+def _random(spec: TensorSpec, generator: torch.Generator, num_rows: int) -> Tensor:
+    if spec.role == "rows":
+        return torch.randint(num_rows, spec.shape, generator=generator)
     uniform = torch.rand(spec.shape, generator=generator)
     if spec.role == "weight":  # padding comes last, and one triple is always real
         real = 1 + int(torch.randint(spec.shape[0], (), generator=generator))

@@ -145,6 +145,20 @@ def test_an_id_that_is_no_name_of_a_folder(bundle: Path, name: str) -> None:
             ),
             r"programs\.step\.methods\.update\.inputs\[1\]\.shape\[1\]: is \"x\"",
         ),
+        (
+            lambda v: v["programs"]["step"]["methods"]["update"]["outputs"][0].update(
+                shape=[-1, 10]
+            ),
+            r"programs\.step\.methods\.update\.outputs\[0\]\.shape: \[-1, 10\] is negative",
+        ),
+        (
+            lambda v: v["programs"]["score"]["methods"]["score"].update(planned_arena_bytes=-5),
+            r"programs\.score\.methods\.score\.planned_arena_bytes: is -5, less than 0",
+        ),
+        (
+            lambda v: v["programs"]["step"]["methods"]["update"].update(delegates=-1),
+            r"programs\.step\.methods\.update\.delegates: is -1, less than 0",
+        ),
     ],
 )
 def test_wrong_fields_are_named(bundle: Path, change: Callable[[Json], None], message: str) -> None:
