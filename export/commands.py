@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from export.manifest import MAX_BATCH, MAX_INT, MAX_SEED
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -53,9 +55,13 @@ def export(
     ] = None,
     spare_users: Annotated[
         int | None,
-        typer.Option(min=0, help="Free rows for users yet to come.  [default: 2%, at least 8]"),
+        typer.Option(
+            min=0, max=MAX_INT, help="Free rows for users yet to come.  [default: 2%, at least 8]"
+        ),
     ] = None,
-    spare_items: Annotated[int | None, typer.Option(min=0, help="Likewise for items.")] = None,
+    spare_items: Annotated[
+        int | None, typer.Option(min=0, max=MAX_INT, help="Likewise for items.")
+    ] = None,
     loss: Annotated[
         LossChoice | None, typer.Option(help="Of the device's steps.  [default: the run's]")
     ] = None,
@@ -67,10 +73,11 @@ def export(
         PrecisionChoice, typer.Option(help="How the table's values are stored.")
     ] = PrecisionChoice.float32,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Examples a step on the device.")
+        int | None, typer.Option(min=1, max=MAX_BATCH, help="Examples a step on the device.")
     ] = None,
     negatives: Annotated[
-        int | None, typer.Option(min=1, help="Items that a batch shares, where it does.")
+        int | None,
+        typer.Option(min=1, max=MAX_BATCH, help="Items that a batch shares, where it does."),
     ] = None,
     learning_rate: Annotated[
         float | None,
@@ -84,25 +91,37 @@ def export(
         float | None, typer.Option(min=0, help="Penalty on the rows of an example.")
     ] = None,
     fanout: Annotated[
-        int | None, typer.Option(min=1, help="Neighbours of a row, for ngcf and lightgcn.")
+        int | None,
+        typer.Option(min=1, max=MAX_BATCH, help="Neighbours of a row, for ngcf and lightgcn."),
     ] = None,
     tile: Annotated[
         int | None,
-        typer.Option(min=1, help="Rows of a tile for each of the batch's, for ngcf and lightgcn."),
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Rows of a tile for each of the batch's, for ngcf and lightgcn.",
+        ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps of the device's run.  [default: 14 passes over the log]"),
+        typer.Option(
+            min=1,
+            max=MAX_INT,
+            help="Steps of the device's run.  [default: 14 passes over the log]",
+        ),
     ] = None,
     window: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=MAX_INT,
             help="Steps between two mask updates.  [default: 50, more for tables of more than"
             " 150,000 rows]",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the device's draws.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Of the device's draws.")
+    ] = None,
 ) -> None:
     """Turn a trained run into a bundle for a phone.
 

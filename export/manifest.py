@@ -42,6 +42,10 @@ PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 
 MAX_FLOAT = (2 - 2**-23) * 2.0**127
 """The largest float32: what a device computes in."""
+MAX_INT = 2**31 - 1
+MAX_SEED = 2**63 - 1
+MAX_BATCH = 2**24
+"""Also of what a batch or one of its rows has besides."""
 
 T = TypeVar("T")
 
@@ -299,21 +303,21 @@ def _check_words(manifest: Manifest, path: Path) -> None:
 def _check_numbers(manifest: Manifest, path: Path) -> None:
     training = manifest.training
     ranges: dict[str, tuple[float, float, float]] = {
-        "num_users": (manifest.num_users, 1, 2**31 - 1),
-        "num_items": (manifest.num_items, 1, 2**31 - 1),
+        "num_users": (manifest.num_users, 1, MAX_INT),
+        "num_items": (manifest.num_items, 1, MAX_INT),
         "known_users": (manifest.known_users, 1, manifest.num_users),
         "known_items": (manifest.known_items, 1, manifest.num_items),
         "dim": (manifest.dim, 1, 256),
-        "nnz": (manifest.nnz, 0, 2**31 - 1),
+        "nnz": (manifest.nnz, 0, MAX_INT),
         "floor": (manifest.floor, 0, manifest.dim),
         "density": (manifest.density, 0, 1),
-        "training.batch_size": (training.batch_size, 1, 2**24),
-        "training.steps": (training.steps, 1, 2**31 - 1),
-        "training.seed": (training.seed, 0, 2**63 - 1),
-        "training.window": (training.window, 1, 2**31 - 1),
+        "training.batch_size": (training.batch_size, 1, MAX_BATCH),
+        "training.steps": (training.steps, 1, MAX_INT),
+        "training.seed": (training.seed, 0, MAX_SEED),
+        "training.window": (training.window, 1, MAX_INT),
         "training.learning_rate": (training.learning_rate, 0, MAX_FLOAT),
         "training.l2": (training.l2, 0, MAX_FLOAT),
-        "training.negatives": (training.negatives, 0, 2**24),
+        "training.negatives": (training.negatives, 0, MAX_BATCH),
         "training.negative_tries": (training.negative_tries, 1, 2**16),
         "training.sampled_fraction": (training.sampled_fraction, 0, 1),
         "training.exchange_fraction": (training.exchange_fraction, 0, 1),

@@ -55,9 +55,24 @@ def test_export_of_a_saved_run(run_folder: Path) -> None:
     assert "max abs error" in result.output
 
 
-@pytest.mark.parametrize("option", ["--learning-rate", "--l2"])
-def test_what_no_device_accepts_is_refused_at_once(tmp_path: Path, option: str) -> None:
-    result = CliRunner().invoke(app, ["export", str(tmp_path), option, "-0.5"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--learning-rate", "-0.5"),
+        ("--l2", "-0.5"),
+        ("--seed", str(2**63)),
+        ("--steps", str(2**31)),
+        ("--window", str(2**31)),
+        ("--spare-users", str(2**31)),
+        ("--spare-items", str(2**31)),
+        ("--batch-size", str(2**24 + 1)),
+        ("--negatives", str(2**24 + 1)),
+        ("--fanout", str(2**24 + 1)),
+        ("--tile", str(2**24 + 1)),
+    ],
+)
+def test_what_no_device_accepts_is_refused_at_once(tmp_path: Path, option: str, value: str) -> None:
+    result = CliRunner().invoke(app, ["export", str(tmp_path), option, value])
     assert result.exit_code == 2  # a wrong use; without a run, it would be 1
 
 
