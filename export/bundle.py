@@ -104,6 +104,8 @@ def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None
             f"{error.filename or out}: cannot be written ({error.strerror})",
             "free some space or choose another --out",
         ) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # still there where something failed
 
 
 def read_manifest(bundle: Path) -> Manifest:

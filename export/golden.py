@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pipeline.data.split import Pairs
@@ -9,6 +10,7 @@ from pipeline.evaluate import evaluate
 from pipeline.incremental import Incremental, device_recommender, incremental_trainer
 from pipeline.sampling import join
 from pipeline.table import F32, PackedTable
+from sparserec.errors import SparseRecError
 
 TOLERANCE = 1e-4
 STEPS_PAST_UPDATES = 20
@@ -39,10 +41,21 @@ def golden(
 
     Returns:
         The content of ``golden.json``. Its steps reach past two mask updates where the run does.
+
+    Raises:
+        SparseRecError: a loss is not finite, so a device could not train either.
     """
     trainer = incremental_trainer(table, log, seen, known_items, recipe, steps, dense)
     count = min(steps, 2 * recipe.window_of(table.num_rows, steps) + STEPS_PAST_UPDATES)
-    losses = [trainer.run_step() for _ in range(count)]
+    losses: list[float] = []
+    for step in range(count):
+        losses.append(trainer.run_step())
+        if not math.isfinite(losses[-1]):
+            raise SparseRecError(
+                f"training diverges: the loss of step {step + 1} is {losses[-1]},"
+                f" at learning rate {recipe.learning_rate:g} and l2 {recipe.l2:g}",
+                "lower --learning-rate, or --l2 where that is large",
+            )
     before = device_recommender(table, recipe, seen, dense or {})
     quality = evaluate(before, later, join(seen, log), known_items)
     return {

@@ -253,6 +253,7 @@ def test_a_failed_write_leaves_the_old_bundle(built: Built, bundle: Path) -> Non
     with pytest.raises(SparseRecError, match="does not rise"):
         write_bundle(bundle, wrong, contents(built.path))
     assert verify_bundle(bundle) == built.manifest
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
 def test_folders_beside_a_bundle_are_left_alone(built: Built, bundle: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from export.build import Built
 from export.golden import golden
@@ -13,6 +14,7 @@ from export.layout import past
 from pipeline.incremental import Incremental
 from pipeline.nmf import random_table
 from pipeline.run import TrainedRun
+from sparserec.errors import SparseRecError
 from tests.export.device import Device
 
 TOLERANCE = 1e-4
@@ -37,6 +39,15 @@ def test_golden_steps_reach_past_two_mask_updates(built: Built) -> None:
     training = built.manifest.training
     assert expected["steps"] > 2 * training.window
     assert 2 * training.window < training.exchange_stop * training.steps
+
+
+def test_training_that_diverges_is_an_error(run: TrainedRun) -> None:
+    recipe = Incremental(batch_size=4, learning_rate=1e30)
+    split, table = run.split, random_table(40, run.split.num_items, 8, 1.0, 0, 1.0, seed=1)
+    message = "training diverges: the loss of step [0-9]+ is (nan|inf), at learning rate 1e[+]30"
+    with pytest.raises(SparseRecError, match=message) as caught:
+        golden(table, split.log, split.later, past(split), split.num_items, recipe, steps=20)
+    assert "lower --learning-rate" in caught.value.fix
 
 
 def test_quality_before_by_hand(run: TrainedRun) -> None:
