@@ -263,8 +263,24 @@ def _manifest(
     files: Mapping[str, bytes],
 ) -> Manifest:
     infos = file_infos(files)
+    training = Training(
+        loss=recipe.loss,
+        negatives=recipe.negatives if recipe.loss in SHARED else 0,
+        optimizer=recipe.optimizer,
+        learning_rate=recipe.learning_rate,
+        l2=recipe.l2,
+        batch_size=recipe.batch_size,
+        steps=steps,
+        seed=recipe.seed,
+        window=recipe.window_of(table.num_rows, steps),
+        sampled_fraction=recipe.fraction_of(table.num_rows),
+        exchange_fraction=recipe.exchange_fraction,
+        exchange_stop=recipe.exchange_stop,
+        negative_tries=recipe.negative_tries,
+    )
+    name = bundle_id(run.dataset, recipe.model, table.dim, run.table.density, infos, training)
     return Manifest(
-        bundle_id=bundle_id(run.dataset, recipe.model, table.dim, run.table.density, infos),
+        bundle_id=name,
         created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         model=recipe.model,
         num_users=table.num_users,
@@ -277,21 +293,7 @@ def _manifest(
         floor=min(recipe.floor, table.dim),
         precision=recipe.precision,
         dense=specs(run.dense),
-        training=Training(
-            loss=recipe.loss,
-            negatives=recipe.negatives if recipe.loss in SHARED else 0,
-            optimizer=recipe.optimizer,
-            learning_rate=recipe.learning_rate,
-            l2=recipe.l2,
-            batch_size=recipe.batch_size,
-            steps=steps,
-            seed=recipe.seed,
-            window=recipe.window_of(table.num_rows, steps),
-            sampled_fraction=recipe.fraction_of(table.num_rows),
-            exchange_fraction=recipe.exchange_fraction,
-            exchange_stop=recipe.exchange_stop,
-            negative_tries=recipe.negative_tries,
-        ),
+        training=training,
         programs=programs,
         producer={
             "sparserec": __version__,

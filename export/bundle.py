@@ -6,15 +6,17 @@ Nothing here imports torch, so ``sparserec inspect`` and the device's tools star
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from export import contents
 from export import manifest as manifests
-from export.manifest import AGAIN, FileInfo, Manifest
+from export.manifest import AGAIN, FileInfo, Manifest, Training
 from export.program import check_magic
 from pipeline.files import write_atomic
 from sparserec.errors import SparseRecError
@@ -30,16 +32,23 @@ def file_infos(files: Mapping[str, bytes]) -> dict[str, FileInfo]:
 
 
 def bundle_id(
-    dataset: str, model: str, dim: int, density: float, files: Mapping[str, FileInfo]
+    dataset: str,
+    model: str,
+    dim: int,
+    density: float,
+    files: Mapping[str, FileInfo],
+    training: Training | None = None,
 ) -> str:
     """Name a bundle by what it is and by its content.
 
-    The last part is the head of the SHA-256 over the files' SHA-256 (hexadecimal, by file name).
+    The last part is the head of the SHA-256 over the files' SHA-256 (hexadecimal, by file name) and
+    the manifest's ``training``, which need not show in any file: its ``steps`` do not.
     The first is the dataset's name, with "-" for what has no place in a bundle's name.
     """
     plain = re.sub(r"[^\w.-]+", "-", dataset, flags=re.ASCII).strip(".-") or "data"
     hashes = "".join(files[name].sha256 for name in sorted(files))
-    content = hashlib.sha256(hashes.encode()).hexdigest()[:8]
+    does = json.dumps(asdict(training), separators=(",", ":")) if training else ""
+    content = hashlib.sha256((hashes + does).encode()).hexdigest()[:8]
     return f"{plain}-{model}-d{dim}-{100 * density:.3g}pct-{content}"
 
 

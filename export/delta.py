@@ -102,9 +102,10 @@ def write_delta(base: Path, described: Manifest, files: Mapping[str, bytes], out
     """
     old = verify_bundle(base)
     version = Version.of(base)
-    if described.bundle_id == old.bundle_id:
+    if manifests.same(old, described):
         raise SparseRecError(
-            f"{base}: nothing has changed since: the new bundle's files are those of {version}",
+            f"{base}: nothing has changed since: the new bundle is, but for when and by whom it was"
+            f" made, {version}",
             "there is nothing to ship; train on first, or change an option",
         )
     described, data = manifests.kept(out / RESULT, described)

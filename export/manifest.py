@@ -192,11 +192,16 @@ def kept(path: Path, described: Manifest) -> tuple[Manifest, bytes]:
         found = path.read_bytes()
     except (SparseRecError, OSError):
         return described, described.to_json()
-    if there.producer.get("executorch") == described.producer.get("executorch"):
-        made = {name: getattr(there, name) for name in ("created_utc", "producer", "provenance")}
-        if replace(described, **made) == there:
-            return there, found
+    versions = [(each.bundle_id, each.producer.get("executorch")) for each in (there, described)]
+    if versions[0] == versions[1] and same(there, described):
+        return there, found
     return described, described.to_json()
+
+
+def same(first: Manifest, second: Manifest) -> bool:
+    """Whether two manifests differ at most in the bundle's name, and in when and by whom made."""
+    made = ("bundle_id", "created_utc", "producer", "provenance")
+    return replace(first, **{name: getattr(second, name) for name in made}) == second
 
 
 def decode(kind: type[T], value: Any, path: Path, field: str) -> T:

@@ -78,11 +78,14 @@ def test_the_id_follows_the_content(built: Built) -> None:
     files = contents(built.path)
     assert built.manifest.bundle_id.startswith("tiny-mf-d8-40pct-")
     infos = file_infos(files)
-    same = bundle_id("tiny", "mf", 8, 0.4, infos)
+    training = built.manifest.training
+    same = bundle_id("tiny", "mf", 8, 0.4, infos, training)
     assert same == built.manifest.bundle_id
+    longer = replace(training, steps=training.steps + 1)
+    assert bundle_id("tiny", "mf", 8, 0.4, infos, longer) != same
     files["golden.json"] += b"\n"
-    assert bundle_id("tiny", "mf", 8, 0.4, file_infos(files)) != same
-    assert bundle_id("tiny", "mf", 8, 1.0, infos).startswith("tiny-mf-d8-100pct-")
+    assert bundle_id("tiny", "mf", 8, 0.4, file_infos(files), training) != same
+    assert bundle_id("tiny", "mf", 8, 1.0, infos, training).startswith("tiny-mf-d8-100pct-")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def changed(
     infos = file_infos(files)
     described = replace(
         old,
-        bundle_id=bundle_id("tiny", "mf", 8, 0.4, infos),
+        bundle_id=bundle_id("tiny", "mf", 8, 0.4, infos, old.training),
         num_users=users,
         num_items=items,
         known_users=split.num_users,
@@ -158,7 +158,7 @@ def test_a_file_that_the_new_bundle_does_not_have_is_dropped(
     base = Path(shutil.copytree(built.path, tmp_path / "base"))
     extra = {**_files(built), "forward.pte": (built.path / "step.pte").read_bytes()}
     infos = file_infos(extra)
-    name = bundle_id("tiny", "mf", 8, 0.4, infos)
+    name = bundle_id("tiny", "mf", 8, 0.4, infos, built.manifest.training)
     described = replace(built.manifest, bundle_id=name, files=infos)
     added = write_delta(base, described, extra, tmp_path / "added")
     assert added.way("forward.pte") == "whole"
@@ -186,10 +186,29 @@ def test_a_damaged_base_is_refused(built: Built, delta: Path, tmp_path: Path) ->
     assert not (tmp_path / "made").exists()
 
 
-def test_nothing_new_is_no_delta(built: Built, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"created_utc": "2030-01-01T00:00:00Z"}, {"producer": {}}, {"bundle_id": "as-once-named"}],
+)
+def test_nothing_new_is_no_delta(built: Built, tmp_path: Path, change: dict[str, Any]) -> None:
+    described = replace(built.manifest, **change)
     with pytest.raises(SparseRecError, match="nothing has changed since"):
-        write_delta(built.path, built.manifest, _files(built), tmp_path / "delta")
+        write_delta(built.path, described, _files(built), tmp_path / "delta")
     assert not (tmp_path / "delta").exists()
+
+
+def test_another_training_of_the_same_files_is_a_delta(
+    built: Built, run: TrainedRun, tmp_path: Path
+) -> None:
+    """A device keeps bundles apart by their ids, and takes no delta to the base's own."""
+    steps = built.manifest.training.steps
+    made = assemble(run, DEVICE, steps + 1)
+    assert made.manifest.files == built.manifest.files
+    delta = write_delta(built.path, made.manifest, made.files, tmp_path / "delta")
+    assert list(delta.files) == [RESULT]
+    assert delta.base.bundle_id != delta.result.bundle_id
+    apply_delta(built.path, tmp_path / "delta", tmp_path / "made")
+    assert verify_bundle(tmp_path / "made").training.steps == steps + 1
 
 
 def test_the_same_delta_again_is_the_same(built: Built, run: TrainedRun, delta: Path) -> None:
