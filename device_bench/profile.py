@@ -26,6 +26,7 @@ def profile(
     Example: sparserec profile runs/demo/bundle --method update
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from export.bundle import verify_bundle
@@ -46,7 +47,7 @@ def profile(
     operators = measure(path, method, info, num_rows, repetitions)
     table = Table(
         "operator",
-        title=f"{manifest.bundle_id}: {method}, {repetitions} calls",
+        title=f"{manifest.bundle_id}: {escape(method)}, {repetitions} calls",
         title_justify="left",
     )
     for heading in ("calls a run", "us a run", "share"):
@@ -54,7 +55,7 @@ def profile(
     for operator in operators:
         each = operator.total_ns / repetitions / 1e3
         calls = f"{operator.calls / repetitions:.0f}"
-        table.add_row(operator.name, calls, f"{each:,.1f}", f"{operator.share:.1%}")
+        table.add_row(escape(operator.name), calls, f"{each:,.1f}", f"{operator.share:.1%}")
     total = sum(operator.total_ns for operator in operators) / repetitions / 1e3
     table.add_section()
     table.add_row("all operators", "", f"{total:,.1f}", "")
@@ -62,7 +63,7 @@ def profile(
     console.print(table)
     console.print(
         f"planned arena {info.planned_arena_bytes:,} B; backends: "
-        f"{', '.join(info.backends) or 'none'}; inputs random; this computer, not a phone",
+        f"{escape(', '.join(info.backends)) or 'none'}; inputs random; this computer, not a phone",
         highlight=False,
     )
 

@@ -132,6 +132,7 @@ def export(
     Example: sparserec export runs/ml-100k-sparserec --out runs/first/bundle
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from export import delta_commands, layout
     from export.build import Assembled, Built, assemble, build
@@ -181,7 +182,7 @@ def export(
     worst = max(made.max_abs_errors.values())
     console.print(f"ExecuTorch against PyTorch: max abs error {worst:.2g}")
     if since is None:
-        console.print(f"bundle {made.manifest.bundle_id} in {out}")
+        console.print(f"bundle {made.manifest.bundle_id} in {escape(str(out))}", soft_wrap=True)
     else:
         delta_commands.show(console, delta, made.manifest, out)
 
@@ -210,6 +211,7 @@ def inspect(
 
 
 def _summary(manifest: Manifest) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     training, provenance = manifest.training, manifest.provenance
@@ -234,11 +236,12 @@ def _summary(manifest: Manifest) -> Table:
     }
     table = Table(title=manifest.bundle_id, show_header=False, title_justify="left")
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, escape(text))
     return table
 
 
 def _signature(manifest: Manifest) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("method", "", "name", "type", "role", title="Signature", title_justify="left")
@@ -246,13 +249,15 @@ def _signature(manifest: Manifest) -> Table:
         for name, method in program.methods.items():
             for way, specs in (("in", method.inputs), ("out", method.outputs)):
                 for spec in specs:
-                    shape = ", ".join(map(str, spec.shape))
-                    table.add_row(name, way, spec.name, f"{spec.dtype} ({shape})", spec.role)
+                    kind = f"{spec.dtype} ({', '.join(map(str, spec.shape))})"
+                    texts = (name, way, spec.name, kind, spec.role)
+                    table.add_row(*map(escape, texts))
             table.add_section()
     return table
 
 
 def _programs(manifest: Manifest, errors: dict[str, float] | None = None) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("method", "program", title="Programs", title_justify="left")
@@ -266,19 +271,20 @@ def _programs(manifest: Manifest, errors: dict[str, float] | None = None) -> Tab
         for name, method in program.methods.items():
             error = [] if errors is None else [f"{errors[name]:.2g}"]
             arena = f"{method.planned_arena_bytes:,} B"
-            backends = ", ".join(method.backends) or "portable"
+            backends = escape(", ".join(method.backends)) or "portable"
             count, delegates = str(len(method.operators)), str(method.delegates)
-            table.add_row(name, program.file, arena, *error, backends, delegates, count)
+            table.add_row(escape(name), program.file, arena, *error, backends, delegates, count)
     return table
 
 
 def _operators(manifest: Manifest) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("method", "operators", title="Operators", title_justify="left", show_lines=True)
     for program in manifest.programs.values():
         for name, method in program.methods.items():
-            table.add_row(name, ", ".join(method.operators))
+            table.add_row(escape(name), escape(", ".join(method.operators)))
     return table
 
 

@@ -26,13 +26,15 @@ def apply(
     Example: sparserec apply runs/first/bundle runs/first/delta runs/second/bundle
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from export.delta import apply_delta
     from sparserec.progress import bars
 
     with bars() as progress:
         applied = apply_delta(base, delta, out, progress)
-    Console(highlight=False).print(f"bundle {applied.result.bundle_id} in {out}")
+    console = Console(highlight=False)
+    console.print(f"bundle {applied.result.bundle_id} in {escape(str(out))}", soft_wrap=True)
 
 
 def inspect(folder: Path) -> None:
@@ -48,6 +50,7 @@ def inspect(folder: Path) -> None:
 
 def show(console: Console, delta: Delta, result: Manifest, folder: Path) -> None:
     """Print how each file of the result comes, and what that takes."""
+    from rich.markup import escape
     from rich.table import Table
 
     from export.delta import RESULT
@@ -65,5 +68,6 @@ def show(console: Console, delta: Delta, result: Manifest, folder: Path) -> None
     table.add_section()
     table.add_row("total", "", f"{shipped:,}", f"{total:,}")
     console.print(table)
-    console.print(f"delta in {folder}: {shipped / total:.1%} of the bundle", soft_wrap=True)
+    place = escape(str(folder))
+    console.print(f"delta in {place}: {shipped / total:.1%} of the bundle", soft_wrap=True)
     console.print(f"  from {delta.base}\n  to   {delta.result}", soft_wrap=True)

@@ -153,6 +153,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        # An escape may stand for half a character, which no terminal can show.
+        json.dumps(value, ensure_ascii=False).encode()
     except OSError as error:
         raise SparseRecError(f"{path}: {error.strerror}", AGAIN) from None
     except (ValueError, RecursionError) as error:

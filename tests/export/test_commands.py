@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,6 +124,42 @@ def test_inspect_shows_what_is_inside(built: Built) -> None:
         assert text in result.output
     assert f"{built.manifest.nnz:,} active entries" in result.output
     assert "every size, SHA-256 and content is as the manifest says" in result.output
+
+
+MARKUP = "[b] [/c] [/]"
+"""Of which rich would drop the first, and not know what the second ends."""
+
+
+def test_texts_of_a_bundle_are_shown_as_they_are(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    value = json.loads(path.read_text())
+    value["provenance"]["dataset"] = value["producer"]["torch"] = MARKUP
+    method = value["programs"]["step"]["methods"]["update"]
+    method["inputs"][0]["role"] = MARKUP
+    method["operators"] = method["backends"] = [MARKUP]
+    value["programs"]["step"]["methods"][MARKUP] = method
+    path.write_text(json.dumps(value))
+    wide = {"COLUMNS": "300"}
+    result = CliRunner().invoke(app, ["inspect", str(bundle)], env=wide, catch_exceptions=False)
+    # Dataset, torch; of two methods the role; and their names, operators and backends.
+    inputs = len(method["inputs"]) + len(method["outputs"])
+    assert result.output.count(MARKUP) == 2 + 2 + inputs + 2 + 4
+
+
+@pytest.mark.parametrize("name", ["b[v2]", "c[/d]"])
+def test_folders_are_shown_as_they_are(
+    run_folder: Path, built: Built, tmp_path: Path, name: str
+) -> None:
+    def shown(*command: str) -> str:
+        return CliRunner().invoke(app, [*command], catch_exceptions=False).output
+
+    bundle, delta, made = (tmp_path / f"{kind} {name}" for kind in ("bundle", "delta", "made"))
+    steps = ["--steps", "30", "--window", "7"]
+    assert f" in {bundle}\n" in shown("export", str(run_folder), "--out", str(bundle), *steps)
+    since = ["--since", str(built.path), "--out", str(delta)]
+    assert f"delta in {delta}: " in shown("export", str(run_folder), *since, *steps)
+    assert f"delta in {delta}: " in shown("inspect", str(delta))
+    assert f" in {made}\n" in shown("apply", str(built.path), str(delta), str(made))
 
 
 def test_a_corrupt_bundle_is_one_clear_error(bundle: Path) -> None:

@@ -175,6 +175,12 @@ def test_every_program_is_among_the_files(bundle: Path, file: str) -> None:
         verify_bundle(bundle)
 
 
+def test_half_a_character(bundle: Path) -> None:
+    path = edit(bundle, lambda value: value["provenance"].update(dataset="\ud800"))
+    with pytest.raises(SparseRecError, match=r"manifest\.json: not JSON \(.*surrogates"):
+        manifest.read(path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", '{"schema_version": NaN}'])
 def test_not_a_manifest(bundle: Path, text: str) -> None:
     (bundle / "manifest.json").write_text(text)
