@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from export.manifest import AGAIN, GRAPH, Manifest, bad, decode, read_object
 from pipeline.files import decode_ids
@@ -53,16 +52,23 @@ def load_tensors(path: Path, dtypes: dict[str, str]) -> Arrays:
         SparseRecError: if the file is damaged, or one is missing or of another type.
     """
     try:
-        arrays = load_file(path)
+        with safe_open(path, "numpy") as file:
+            return {name: _tensor(file, path, name, dtype) for name, dtype in dtypes.items()}
     except (OSError, SafetensorError) as error:
         raise SparseRecError(f"{path}: not safetensors ({error})", AGAIN) from None
-    for name, dtype in dtypes.items():
-        if name not in arrays:
-            raise bad(path, name, "is missing")
-        found = arrays[name]
-        if found.dtype != dtype or found.ndim != 1:
-            raise bad(path, name, f"is {found.dtype} {list(found.shape)}, not {dtype} [n]")
-    return arrays
+
+
+def _tensor(file: Any, path: Path, name: str, dtype: str) -> NDArray[Any]:
+    if name not in file.keys():  # noqa: SIM118 - the file is no mapping
+        raise bad(path, name, "is missing")
+    try:
+        found: NDArray[Any] = file.get_tensor(name)
+    except (TypeError, AttributeError):  # NumPy has no such type
+        kind = file.get_slice(name).get_dtype()
+        raise bad(path, name, f"is {kind}, not {dtype} [n]") from None
+    if found.dtype != dtype or found.ndim != 1:
+        raise bad(path, name, f"is {found.dtype} {list(found.shape)}, not {dtype} [n]")
+    return found
 
 
 def _check_table(path: Path, manifest: Manifest) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -194,6 +196,20 @@ def test_contents_that_do_not_fit(
 ) -> None:
     change_tensors(bundle, f"{file}.safetensors", change)
     with pytest.raises(SparseRecError, match=rf"{file}\.safetensors: {message}"):
+        verify_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [(torch.bfloat16, "BF16"), (torch.float8_e4m3fn, "F8_E4M3"), (torch.float8_e5m2, "F8_E5M2")],
+)
+def test_types_that_numpy_does_not_have(bundle: Path, dtype: torch.dtype, kind: str) -> None:
+    path = bundle / "table.safetensors"
+    tensors = {name: torch.from_numpy(array) for name, array in load_file(path).items()}
+    safetensors.torch.save_file(tensors | {"vals": tensors["vals"].to(dtype)}, path)
+    rehash(bundle, path.name)
+    expected = rf"table\.safetensors: vals: is {kind}, not float32 \[n\]"
+    with pytest.raises(SparseRecError, match=expected):
         verify_bundle(bundle)
 
 
