@@ -37,7 +37,7 @@ def bundle_id(
     dim: int,
     density: float,
     files: Mapping[str, FileInfo],
-    training: Training | None = None,
+    training: Training,
 ) -> str:
     """Name a bundle by what it is and by its content.
 
@@ -47,7 +47,7 @@ def bundle_id(
     """
     plain = re.sub(r"[^\w.-]+", "-", dataset, flags=re.ASCII).strip(".-") or "data"
     hashes = "".join(files[name].sha256 for name in sorted(files))
-    does = json.dumps(asdict(training), separators=(",", ":")) if training else ""
+    does = json.dumps(asdict(training), separators=(",", ":"))
     content = hashlib.sha256((hashes + does).encode()).hexdigest()[:8]
     return f"{plain}-{model}-d{dim}-{100 * density:.3g}pct-{content}"
 

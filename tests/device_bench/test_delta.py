@@ -44,7 +44,7 @@ def made(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     vals[: table["row_ptr"][10]] += np.float32(0.01)
     files["table.safetensors"] = save({**table, "vals": vals})
     infos = file_infos(files)
-    name = bundle_id("tiny", "mf", 8, 0.4, infos)
+    name = bundle_id("tiny", "mf", 8, 0.4, infos, old.training)
     write_delta(exported, replace(old, bundle_id=name, files=infos), files, folder / "delta")
     return exported, folder / "delta"
 

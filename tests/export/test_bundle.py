@@ -100,8 +100,8 @@ def test_the_id_follows_the_content(built: Built) -> None:
         ("ml-100k_a.b", "ml-100k_a.b-mf-"),
     ],
 )
-def test_the_id_is_a_plain_name(dataset: str, start: str) -> None:
-    name = bundle_id(dataset, "mf", 8, 0.4, {})
+def test_the_id_is_a_plain_name(dataset: str, start: str, built: Built) -> None:
+    name = bundle_id(dataset, "mf", 8, 0.4, {}, built.manifest.training)
     assert name.startswith(start)
     assert PLAIN.fullmatch(name)
 
