@@ -333,15 +333,25 @@ def test_resume_repeats_only_what_is_missing_or_worth_it(make: Callable[..., Fle
 @pytest.fixture
 def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the disk be full when a file of the runs with that place in the order is written."""
-    clear = records.clear
+    clear, write = records.clear, records.write_atomic
 
     def full(name: str, order: int) -> None:
+        def fill(target: Path) -> None:
+            if target.name.startswith(f"{order:03d}-"):
+                part = target / f"{name}.part"
+                part.unlink(missing_ok=True)
+                part.symlink_to("/dev/full")
+
         def cleared(target: Path) -> None:
             clear(target)
-            if target.name.startswith(f"{order:03d}-"):
-                (target / f"{name}.part").symlink_to("/dev/full")
+            fill(target)
+
+        def written(path: Path, data: bytes) -> None:
+            fill(path.parent)  # a write that failed took its part away, and the disk is full still
+            write(path, data)
 
         monkeypatch.setattr(records, "clear", cleared)
+        monkeypatch.setattr(records, "write_atomic", written)
 
     return full
 
