@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -133,20 +134,33 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Make a folder, if need be, and keep other runs from writing to it while the block lasts.
+
+    Args:
+        folder: of the run.
+        patience: seconds to wait for another run that is about to end.
 
     Raises:
         SparseRecError: it cannot be made or written to, or another run writes there.
     """
+    deadline = time.monotonic() + patience
     with lock_file(folder) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SparseRecError(
-                f"{folder}: another run writes there", "wait for it, or choose another --out"
-            ) from None
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                raise SparseRecError(
+                    f"{folder}: another run writes there", "wait for it, or choose another --out"
+                )
+            time.sleep(0.2)
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def lock_file(folder: Path) -> TextIO:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,6 +19,7 @@ from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks
 from pipeline.distributed.trainer import ShardTrainer, check
 from pipeline.evaluate import NOT_TESTED, Quality
+from pipeline.files import alone
 from pipeline.fit import (
     Fitted,
     checked,
@@ -47,7 +45,6 @@ from pipeline.recommender import Recommender
 from pipeline.start import initial_table
 from pipeline.table import PackedTable
 from sparserec import progress as report
-from sparserec.errors import SparseRecError
 
 LOCK_PATIENCE = 60.0
 """Seconds that a run waits for the ranks of one that was killed to end."""
@@ -87,7 +84,9 @@ def fit(
     check(recipe, ranks.world)
     checked(recipe, split)
     launcher, folder, fingerprint = os.getppid(), out / "checkpoint", fingerprint_of(recipe, split)
-    with _alone(ranks, out), stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
+    # The ranks of a run whose launcher was killed take a moment to end.
+    mine = nullcontext() if ranks.rank else alone(out, LOCK_PATIENCE)
+    with mine, stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
         if ranks.rank == 0 and shards.newest(folder) is None:
             progress(f"{recipe.method}: start", 0, recipe.epochs)
             _start(out, folder, fingerprint, recipe, split, start)
@@ -180,25 +179,3 @@ def _fitted(
     if table is None:
         return None
     return Fitted(Recommender(table, model, best.dense), best.epoch, state.history, test)
-
-
-@contextmanager
-def _alone(ranks: Ranks, out: Path) -> Iterator[None]:
-    """Keep a second run out: the ranks of one whose launcher was killed take a moment to end."""
-    if ranks.rank:
-        yield
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        deadline = time.monotonic() + LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise SparseRecError(
-                        f"{out}: another run writes there", "wait for it, or choose another --out"
-                    ) from None
-                time.sleep(0.2)
-        yield
