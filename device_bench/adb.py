@@ -22,10 +22,10 @@ from device_bench.device_errors import (
     RefusedError,
     connect_error,
     is_device_fault,
-    writing,
 )
 from device_bench.transport import Direct, Source, Transport
 from device_bench.wire import Socket, nothing
+from sparserec.errors import writing
 
 __all__ = ["Device", "Facts", "ShellResult", "Socket", "UsbPhone", "parse_address", "usb_phones"]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from adb_shell import exceptions
 
@@ -100,19 +97,3 @@ def offline(name: str) -> DeviceError:
         "replug it or switch USB debugging off and on; a device at HOST:PORT: "
         f"adb disconnect {name}; adb connect {name}",
     )
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say of a block that writes ``path``, on this computer, why it cannot.
-
-    Raises:
-        SparseRecError: it cannot: no fault of the device.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise SparseRecError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            "free space on this computer's disk, or choose a folder that can be written",
-        ) from None

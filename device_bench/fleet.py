@@ -16,13 +16,13 @@ from device_bench.board import Board
 from device_bench.bundle import Bundle
 from device_bench.cooldown import Heat
 from device_bench.deploy import deploy
-from device_bench.device_errors import ConnectionLostError, DeviceError, writing
+from device_bench.device_errors import ConnectionLostError, DeviceError
 from device_bench.endings import Ended, State
 from device_bench.plan import Plan, Run, utc
 from device_bench.records import DeviceInfo, Record
 from device_bench.run import REPORT, Options, perform
 from device_bench.watchdog import CancelledError, Limits, Watchdog
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 Opener = Callable[[str, Callable[[str], None]], AbstractContextManager[Device]]
 """Connects the device of that name while a block runs; the second argument is told what happens."""

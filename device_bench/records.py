@@ -13,14 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from device_bench import report as reports
 from device_bench.adb import Kind
-from device_bench.device_errors import writing
 from device_bench.endings import RETRYABLE, State
 from device_bench.plan import NAME as PLAN
 from device_bench.plan import Plan, Run
 from device_bench.report import Report
 from device_bench.run import LOGCAT, REPORT, SENSORS
 from pipeline.files import write_atomic
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 NAME = "run.json"
 GOLDEN = "golden.json"

@@ -12,14 +12,14 @@ from pathlib import Path
 from device_bench import endings, post_mortem
 from device_bench import report as reports
 from device_bench.adb import Device
-from device_bench.device_errors import DeviceError, writing
+from device_bench.device_errors import DeviceError
 from device_bench.endings import Ended, State
 from device_bench.instrumentation import Outcome, Parser, Result, Status
 from device_bench.paths import PACKAGE, ROOT, bundle_path, state_path
 from device_bench.post_mortem import Before, Death
 from device_bench.report import Report
 from device_bench.watchdog import CancelledError, TimedOutError, Watchdog
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 from sparserec.progress import Progress, silent
 
 COMPONENT = f"{PACKAGE}/.HarnessInstrumentation"

@@ -13,11 +13,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.files import checksum, verify, write_atomic, writing
+from pipeline.files import checksum, verify, write_atomic
 from pipeline.history import History
 from pipeline.table import F32, PackedTable
 from pipeline.train import Trainer
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 
 @dataclass

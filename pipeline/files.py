@@ -22,22 +22,6 @@ from safetensors import safe_open
 from sparserec.errors import SparseRecError
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors while ``path`` is written into one that the user can put right.
-
-    Raises:
-        SparseRecError: it cannot be written, or the disk is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise SparseRecError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            "free space on the disk, or choose another place",
-        ) from None
-
-
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` beside ``path``, sync it to the disk, and rename it to ``path``.
 

@@ -25,14 +25,13 @@ from pipeline.files import (
     remove,
     write_json,
     write_tensors,
-    writing,
 )
 from pipeline.fit import Fitted
 from pipeline.history import History
 from pipeline.recipes import Recipe
 from pipeline.table import F32, PackedTable
 from sparserec import __version__
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 SCHEMA_VERSION = 1
 PARTS = ("train", "valid", "log", "later")

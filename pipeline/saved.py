@@ -11,13 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.data.split import Pairs
-from pipeline.files import checksum, decode_ids, encode_ids, verify, write_atomic, writing
+from pipeline.files import checksum, decode_ids, encode_ids, verify, write_atomic
 from pipeline.history import History
 from pipeline.recipes import Recipe
 from pipeline.run import load_run
 from pipeline.sampling import join
 from pipeline.table import F32, PackedTable
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 FORMAT = "sparserec-model-1"
 

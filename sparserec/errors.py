@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class SparseRecError(Exception):
     """Something the user can put right.
@@ -23,3 +27,19 @@ class SparseRecError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a block that writes ``path``, on this computer, why it cannot.
+
+    Raises:
+        SparseRecError: it cannot, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SparseRecError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            "free space on this computer's disk, or choose a folder that can be written",
+        ) from None

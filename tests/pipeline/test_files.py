@@ -21,9 +21,8 @@ from pipeline.files import (
     write_atomic,
     write_json,
     write_tensors,
-    writing,
 )
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 arrays = st.sampled_from(list(SAFETENSORS)).flatmap(
     lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4))
