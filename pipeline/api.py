@@ -39,13 +39,11 @@ from pipeline.recipes import RECIPES, Method, Recipe, suited
 from pipeline.recommender import Recommender
 from pipeline.sampling import TripleSampler, join
 from pipeline.saved import Saved, read, write
-from pipeline.table import F32, I64, MAX_DIM, PackedTable
+from pipeline.table import F32, I64, PackedTable
 from pipeline.train import Trainer
 from sparserec.errors import SparseRecError
 from sparserec.progress import Progress, bars, silent
 
-MAX_SEED = 2**32 - 1
-"""What scikit-learn's factorisation takes."""
 Ids = int | np.integer[Any] | Sequence[int] | npt.NDArray[Any]
 """One index or some; what is asked for one is answered without the batch's dimension."""
 
@@ -109,13 +107,11 @@ class SparseRec:
         untouched = chosen.value_scale == RECIPES[name]().value_scale
         if recipe is None or (model is not None and untouched):
             chosen = suited(chosen)
-        given: dict[str, Any] = {
-            "density": None if density is None else number("density", density),
-            "dim": None if dim is None else whole("dim", dim, 1, MAX_DIM),
-            "epochs": None if epochs is None else whole("epochs", epochs, 1),
-            "seed": None if seed is None else whole("seed", seed, 0, MAX_SEED),
-        }
-        self.recipe = replace(chosen, **{k: v for k, v in given.items() if v is not None})
+        counts = {"dim": dim, "epochs": epochs, "seed": seed}
+        given: dict[str, Any] = {k: whole(k, v) for k, v in counts.items() if v is not None}
+        if density is not None:
+            given["density"] = number("density", density)
+        self.recipe = replace(chosen, **given)
         self.recipe.check()
         self.history: History = []
         self._fitted: _State | None = None

@@ -129,19 +129,16 @@ def indices(name: str, values: Any, count: int) -> I64:
     return found.astype(np.int64)
 
 
-def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
+def whole(name: str, value: Any, least: int | None = None) -> int:
     """Give a whole number as Python's own, which JSON can write.
 
     Raises:
-        SparseRecError: it is none, or not in [least, most].
+        SparseRecError: it is none, or less than ``least``.
     """
-    if (
-        not isinstance(value, int | np.integer)
-        or isinstance(value, bool)
-        or not least <= value <= most
-    ):
-        to = "or more" if most == math.inf else f"to {most}"
-        raise SparseRecError(f"{name} is {value!r}", f"give a whole number, {least} {to}")
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or (least is not None and value < least):
+        bound = "" if least is None else f", {least} or more"
+        raise SparseRecError(f"{name} is {value!r}", f"give a whole number{bound}")
     return int(value)
 
 
