@@ -25,10 +25,11 @@ if __name__ == "__main__":
             " with --rdzv-backend c10d, or give it --max-restarts 0"
         )
     sys.argv.insert(1, "train")
-    if ERRORS not in os.environ:
+    if ERRORS not in os.environ:  # torchrun is the user's own
         main()
-    end_with_others()
-    try:
-        app(prog_name="sparserec")
-    except SparseRecError as error:
-        leave(error)
+    else:
+        end_with_others()
+        try:
+            app(prog_name="sparserec")
+        except SparseRecError as error:
+            leave(error)
