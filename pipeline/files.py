@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -34,19 +34,34 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that becomes ``path``, on the disk, when the block ends without error."""
+    """Yield a file that becomes ``path``, on the disk, when the block ends without error.
+
+    Of several processes that write to ``path`` at once, each waits for the one before.
+    """
     part = path.with_name(path.name + ".part")
-    file = part.open("wb")
-    try:
-        with file:
+    with _taken(part) as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     _sync(path.parent)
+
+
+def _taken(part: Path) -> BinaryIO:
+    """Open a file, empty, that no other process has taken."""
+    while True:
+        file = part.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            # Else it was renamed or removed by the process that had it.
+            if os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                file.truncate(0)
+                return file
+        file.close()
 
 
 def remove(path: Path) -> None:

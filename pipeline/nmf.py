@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -158,9 +157,7 @@ def factorise_cached(
             return Factors(rows, num_users)
     factors = factorise(pairs, num_users, num_items, dim, seed, options)
     folder.mkdir(parents=True, exist_ok=True)
-    mine = path.with_name(f"{path.name}.{os.getpid()}")
-    write_atomic(mine, save({"rows": factors.rows}))
-    mine.replace(path)
+    write_atomic(path, save({"rows": factors.rows}))
     return factors
 
 

@@ -7,6 +7,7 @@ checkpoint goes on.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -224,10 +225,13 @@ def _factors(job: Job, data: Dataset) -> dict[str, float] | None:
     path = job.work / "factors" / f"{name}.json"
     if job.factors_only:
         return _factorise(job, data, path)
-    if not path.exists():
-        again = Job(job.cell, recipe, job.work, job.results, factors_only=True)
-        command = [sys.executable, "-m", "pipeline.reproduce.worker"]
-        subprocess.run(command, input=again.as_json(), text=True, check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a run beside this one may be at the same factors
+        if not path.exists():
+            again = Job(job.cell, recipe, job.work, job.results, factors_only=True)
+            command = [sys.executable, "-m", "pipeline.reproduce.worker"]
+            subprocess.run(command, input=again.as_json(), text=True, check=True)
     found: dict[str, float] = read_json(path)
     return found
 

@@ -2,7 +2,9 @@
 
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,27 @@ def test_a_full_disk_is_said_and_leaves_things_as_they_were(tmp_path: Path) -> N
             write()
         assert path.read_bytes() == b"before"
         assert list(tmp_path.iterdir()) == [path]
+
+
+def _write_often(path: Path, text: str) -> None:
+    for _ in range(100):
+        write_atomic(path, text.encode())
+
+
+def test_processes_may_write_one_file_at_once(tmp_path: Path) -> None:
+    path, texts = tmp_path / "file", ["a" * 50_000, "b" * 90_000]
+    with ProcessPoolExecutor(2, get_context("spawn")) as both:
+        for one in [both.submit(_write_often, path, text) for text in texts]:
+            one.result()
+    assert path.read_text() in texts
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_no_part_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(b"longer than what is written now")
+    write_atomic(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_json_has_no_bare_nan(tmp_path: Path) -> None:

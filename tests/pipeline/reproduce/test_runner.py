@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.data.datasets import load
 from pipeline.reproduce import grids, worker
 from pipeline.reproduce.cells import LEARNING_RATES, OTHERWISE, Cell, recipe_of
 from pipeline.reproduce.grids import tuning
@@ -80,6 +82,25 @@ def test_a_cell_is_tuned_run_and_recorded_once(
     assert pending([CELL], how) == []
     assert run([CELL], how).done == 0
     assert not [p for p in how.work.iterdir() if p.name not in ("locks", "factors")]
+
+
+def test_runs_that_need_the_same_factors_at_once_make_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def factorise(command: object, input: str, **options: object) -> None:
+        made.append(input)
+        time.sleep(0.2)  # so that the other run looks meanwhile
+        worker._factors(Job.from_json(input), data)
+
+    monkeypatch.setattr(subprocess, "run", factorise)
+    data = load("made")
+    job = Job(CELL, recipe_of(CELL, []), tmp_path / "work", tmp_path / "results")
+    with ThreadPoolExecutor(2) as both:
+        one, other = [both.submit(worker._factors, job, data) for _ in range(2)]
+    assert one.result() == other.result()
+    assert len(made) == 1
 
 
 LONG = replace(CELL, overrides=(("patience", 0),), variant="long")
