@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.reproduce.choice import chosen, require_datasets
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 if TYPE_CHECKING:
     from pipeline.reproduce.cells import Cell
@@ -50,8 +50,13 @@ BudgetOption = Annotated[
 ]
 JobsOption = Annotated[int, typer.Option(help="Runs at a time. More than 1 disturbs times.", min=1)]
 ListOption = Annotated[bool, typer.Option("--list", help="Print the cells, and run nothing.")]
-ResultsOption = Annotated[Path, typer.Option(help="Folder of the records.")]
-WorkOption = Annotated[Path, typer.Option(help="Folder for checkpoints and NMF factors.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the records.", file_okay=False)]
+RecordsOption = Annotated[
+    Path, typer.Option(help="Folder of the records.", exists=True, file_okay=False)
+]
+WorkOption = Annotated[
+    Path, typer.Option(help="Folder for checkpoints and NMF factors.", file_okay=False)
+]
 EpochsOption = Annotated[
     int | None, typer.Option(help="Shorter runs, for a trial; needs another --results.", min=1)
 ]
@@ -146,6 +151,13 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _make(*folders: Path) -> None:
+    """Make what is written to, so that a folder that cannot be is said before anything runs."""
+    for folder in folders:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
 def _stop_on_sigterm() -> None:
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -158,6 +170,7 @@ def _run(name: str, cells: Sequence[Cell], options: Options) -> None:
     from sparserec.progress import bars
 
     require_datasets(cell.dataset for cell in pending(cells, options))
+    _make(options.results, options.work)
     _stop_on_sigterm()
     with bars() as progress:
         outcome = run(cells, options, progress, _say)
@@ -213,6 +226,7 @@ def memory(
             typer.echo(f"{'recorded' if measured(records.get(cell.id)) else 'to do   '}  {cell.id}")
         return
     budget_s = None if budget is None else parse_budget(budget)
+    _make(results)
     _stop_on_sigterm()
     try:
         with bars() as progress:
@@ -231,7 +245,7 @@ def summary(
     experiment: Annotated[Which, typer.Argument(help="What to sum up.")] = Which.grid,
     metric: Annotated[MetricChoice, typer.Option(help="At 20.")] = MetricChoice.recall,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    results: ResultsOption = RESULTS,
+    results: RecordsOption = RESULTS,
 ) -> None:
     """Say who wins where, by how much, and how sure that is, from the records alone.
 
@@ -247,7 +261,7 @@ def summary(
 
 
 @reproduce.command()
-def report(results: ResultsOption = RESULTS) -> None:
+def report(results: RecordsOption = RESULTS) -> None:
     """Render the records as tables and plots: README.md beside them."""
     from pipeline.reproduce.report import render
 
@@ -261,7 +275,7 @@ def verify(
     sample: Annotated[int, typer.Option(help="Cells to run again.", min=1)] = 1,
     at_most: Annotated[str, typer.Option(help="Only cells that took no longer.")] = "10m",
     seed: Annotated[int | None, typer.Option(help="Of the choice of cells.")] = None,
-    results: ResultsOption = RESULTS,
+    results: RecordsOption = RESULTS,
 ) -> None:
     """Run randomly chosen cheap cells again and compare test Recall@20 and NDCG@20.
 

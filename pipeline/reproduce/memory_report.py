@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.reproduce.markdown import origin, table
 from pipeline.reproduce.memory import METHODS, MODELS, MemoryRecord, memory_cells, read_memory
+from pipeline.reproduce.plots import pyplot, save
 
 PEAKS = {"state_bytes": "state", "forward": "forward peak", "backward": "backward peak"}
 ABOUT = """Resident bytes above what data and libraries take, the largest over 8 steps with two
@@ -70,11 +71,7 @@ def _mib(value: int | None) -> str:
 
 def _plot(model: str, records: Sequence[MemoryRecord], path: Path) -> None:
     """Draw state, forward and backward on logarithmic axes, one line a method."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True, constrained_layout=True)
     packed = sorted({(r.cell.rows, r.found.packed_bytes / 2**20) for r in records})
     for axis, (name, title) in zip(axes, PEAKS.items(), strict=True):
@@ -91,5 +88,4 @@ def _plot(model: str, records: Sequence[MemoryRecord], path: Path) -> None:
         axis.grid(visible=True, alpha=0.3)
     axes[0].set_ylabel("MiB")
     axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    save(plt, figure, path)

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.reproduce.cells import recipe_of
 from pipeline.reproduce.grids import SENSITIVITY, sensitivity
 from pipeline.reproduce.records import Record
+from sparserec.errors import writing
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 """By hyperparameter and line (``gowalla mf``): its values, ascending, with test Recall@20."""
@@ -23,7 +24,7 @@ def mask_plot(records: Sequence[Record], path: Path) -> None:
     A row of panels for each dataset and model, and a line for each rule, of the lowest seed
     recorded: seeds differ less than rules do.
     """
-    plt = _pyplot()
+    plt = pyplot()
     groups: dict[str, dict[str, Record]] = {}
     for record in sorted(records, key=lambda r: r.cell.seed):
         cell = record.cell
@@ -41,7 +42,7 @@ def mask_plot(records: Sequence[Record], path: Path) -> None:
                     axis.plot(*zip(*points, strict=True), label=rule)
             axis.set(xlabel="epoch", title=f"{group}: {key}")
         line[0].legend(fontsize=7)
-    _save(plt, figure, path)
+    save(plt, figure, path)
 
 
 def sensitivity_curves(records: Sequence[Record]) -> Curves:
@@ -67,7 +68,7 @@ def sensitivity_curves(records: Sequence[Record]) -> Curves:
 
 def sensitivity_plot(curves: Curves, path: Path) -> None:
     """Draw a panel a hyperparameter: values evenly spaced, the experiments' default dotted."""
-    plt = _pyplot()
+    plt = pyplot()
     recipe = recipe_of(replace(sensitivity()[0], overrides=()), [])
     columns = min(4, max(1, len(curves)))
     rows = max(1, -(-len(curves) // columns))
@@ -92,10 +93,11 @@ def sensitivity_plot(curves: Curves, path: Path) -> None:
         line[0].set_ylabel("test Recall@20")
     if curves:
         axes[0][0].legend(fontsize=7)
-    _save(plt, figure, path)
+    save(plt, figure, path)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Give matplotlib's drawing module, set to draw into files."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -104,6 +106,12 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(plt: Any, figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+def save(plt: Any, figure: Any, path: Path) -> None:
+    """Write a figure as PNG, without the version of what drew it.
+
+    Raises:
+        SparseRecError: it cannot be written.
+    """
+    with writing(path):
+        figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from pipeline.history import best_trained, epoch_of
 from pipeline.recipes import Recipe
 from pipeline.reproduce.cells import EXPERIMENTS, Cell, Experiment
 from pipeline.table import I64, Bool
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 SCHEMA_VERSION = 1
 RESULTS = Path("docs/results")
@@ -84,13 +84,16 @@ def read(results: Path, experiment: Experiment) -> dict[str, Record]:
 
 
 def append(results: Path, experiment: str, values: dict[str, Any]) -> None:
-    """Write one record at the end of its file and sync it; other processes may do so too."""
+    """Write one record at the end of its file and sync it; other processes may do so too.
+
+    Raises:
+        SparseRecError: it cannot be written; what there is of it is left out by readers.
+    """
     path = path_of(results, experiment)
-    results.mkdir(parents=True, exist_ok=True)
     data = (json.dumps(values, separators=(",", ":")) + "\n").encode()
     if b"\n" in data[:-1]:
         raise ValueError("a record is one line")
-    with path.open("a+b") as file, _locked(file.fileno()):
+    with writing(path), _appending(path) as file:
         whole = file.seek(0, os.SEEK_END)
         if whole:
             file.seek(0)
@@ -152,12 +155,11 @@ def _record(path: Path, number: int, line: bytes) -> Record:
 
 
 @contextmanager
-def _locked(descriptor: int) -> Iterator[None]:
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+def _appending(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        yield file
 
 
 @dataclass(frozen=True)
@@ -187,16 +189,20 @@ def save_hits(results: Path, name: str, hits: Hits) -> dict[str, str]:
 
     Returns:
         The two files, for the record.
+
+    Raises:
+        SparseRecError: they cannot be written.
     """
     folder = results / HITS
-    folder.mkdir(parents=True, exist_ok=True)
     users = _compressed(np.stack([hits.users, hits.relevant]).astype(np.int32))
     users_name = f"users-{hashlib.sha256(users).hexdigest()[:16]}.npy.xz"
-    if not (folder / users_name).exists():
-        write_atomic(folder / users_name, users)
     # Rank by rank: users who found nothing at a rank make long runs of zeros.
     bits = np.packbits(hits.found.T, axis=1)  # (20, U/8)
-    write_atomic(folder / f"{name}.npy.xz", _compressed(bits))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / users_name).exists():
+            write_atomic(folder / users_name, users)
+        write_atomic(folder / f"{name}.npy.xz", _compressed(bits))
     return {"users": users_name, "found": f"{name}.npy.xz"}
 
 

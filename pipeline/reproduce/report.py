@@ -13,13 +13,18 @@ from pipeline.reproduce.memory_report import memory_section
 from pipeline.reproduce.plots import mask_plot, sensitivity_curves, sensitivity_plot
 from pipeline.reproduce.records import Record, read
 from pipeline.reproduce.summary import Setting, p_text, settings
+from sparserec.errors import writing
 
 COMPARED = "Gain and p: SparseRec against the best rival at equal density.\n"
 COMMANDS = {name: f"sparserec reproduce {name}" for name in GRIDS}
 
 
 def render(results: Path) -> list[Path]:
-    """Write ``README.md`` and the plots of what is recorded; returns the files."""
+    """Write ``README.md`` and the plots of what is recorded; returns the files.
+
+    Raises:
+        SparseRecError: a record is damaged, or a file cannot be written.
+    """
     parts = [
         "# Results\n\nWritten by `sparserec reproduce report` from the records beside it; do not"
         " edit. Test Recall@20, means over the recorded seeds; epochs and settings are selected on"
@@ -55,8 +60,9 @@ def render(results: Path) -> list[Path]:
         parts.append(memory)
         written += plots
     page = results / "README.md"
-    results.mkdir(parents=True, exist_ok=True)
-    write_atomic(page, "\n".join(parts).encode())
+    with writing(page):
+        results.mkdir(parents=True, exist_ok=True)
+        write_atomic(page, "\n".join(parts).encode())
     return [page, *written]
 
 

@@ -24,7 +24,7 @@ from pipeline.reproduce.grids import needs, tuning
 from pipeline.reproduce.options import Options
 from pipeline.reproduce.records import Record, append, read
 from pipeline.reproduce.worker import Job
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 from sparserec.progress import Progress, silent
 
 GRACE_S = 120.0
@@ -211,9 +211,10 @@ class _Pool:
 
     def _lock(self, cell: Cell, recipe: Recipe) -> IO[str] | None:
         """Take a run for this process; None while another has it."""
-        locks = self.options.work / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = (locks / digest(cell, recipe)).open("w")
+        path = self.options.work / "locks" / digest(cell, recipe)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -223,9 +224,11 @@ class _Pool:
 
     def _launch(self, cell: Cell, recipe: Recipe, lock: IO[str]) -> None:
         job = Job(cell, recipe, self.options.work, self.options.results)
-        job.folder.mkdir(parents=True, exist_ok=True)
         errors = job.folder / "errors.txt"
-        with errors.open("w") as stderr:
+        with writing(errors):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            stderr = errors.open("w")
+        with stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.reproduce.worker"],
                 stdin=subprocess.PIPE,

@@ -32,7 +32,7 @@ from pipeline.reproduce.records import SCHEMA_VERSION, Hits, save_hits
 from pipeline.start import initial_table
 from pipeline.table import F32, I64, PackedTable
 from pipeline.train import Trainer
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 SPLIT_SEED = 1
 """Validation is held out alike in all runs, whatever their seed, so that users can be paired."""
@@ -167,7 +167,8 @@ class Clock:
             # A run that was stopped inside an epoch counts that epoch's second part only.
             self.done = done
             self.seconds = [*self.seconds[: done - 1], round(now - self.last, 4)]
-            write_json(self.path, self.seconds)
+            with writing(self.path):
+                write_json(self.path, self.seconds)
         self.last = now
 
 

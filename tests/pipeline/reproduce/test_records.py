@@ -23,6 +23,7 @@ from pipeline.reproduce.records import (
 )
 from sparserec.errors import SparseRecError
 from tests.pipeline.reproduce.made import values
+from tests.pipeline.test_files import full_disk
 
 
 def cell(seed: int, variant: str = "") -> Cell:
@@ -68,6 +69,18 @@ def test_a_file_cut_anywhere_keeps_its_whole_records_and_goes_on(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert recalls(results) == expected | {cell(9).id: 0.5}
+
+
+def test_a_full_disk_is_said_and_the_record_can_be_written_later(tmp_path: Path) -> None:
+    append(tmp_path, "grid", values(cell(1), 0.1))
+    path = path_of(tmp_path, "grid")
+    with full_disk(path.stat().st_size + 100), pytest.raises(SparseRecError) as error:
+        append(tmp_path, "grid", values(cell(2), 0.2))
+    assert error.value.message.startswith(f"{path}: cannot be written")
+    with pytest.warns(TornLineWarning):
+        assert recalls(tmp_path) == {cell(1).id: 0.1}
+    append(tmp_path, "grid", values(cell(2), 0.2))
+    assert recalls(tmp_path) == {cell(1).id: 0.1, cell(2).id: 0.2}
 
 
 def test_of_two_records_of_a_cell_the_later_counts(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_each_hyperparameter_has_its_panel(tmp_path: Path, monkeypatch: pytest.M
     }
     assert curves["window"]["gowalla mf"] == [(60, pytest.approx(0.15)), (200, 0.3)]
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda plt, figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save", lambda plt, figure, path: figures.append(figure))
     plots.sensitivity_plot(curves, tmp_path / "plot.png")
     (figure,) = figures
     window, floor = [axis for axis in figure.axes if axis.get_visible()]

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from pipeline.data.datasets import load
 from pipeline.reproduce import grids, worker
 from pipeline.reproduce.cells import LEARNING_RATES, OTHERWISE, Cell, recipe_of
+from pipeline.reproduce.commands import reproduce
 from pipeline.reproduce.grids import tuning
 from pipeline.reproduce.options import Options, parse_budget
 from pipeline.reproduce.records import append, load_hits, read
@@ -285,8 +286,6 @@ def test_only_keeps_what_is_asked_for() -> None:
 
 
 def test_datasets_that_are_not_here_are_named_before_any_run(tmp_path: Path) -> None:
-    from pipeline.reproduce.commands import reproduce
-
     (Path(os.environ["SPARSEREC_DATA"]) / "ml-1m").mkdir()
     where = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
     done = CliRunner().invoke(reproduce, ["domains", *where])
@@ -297,6 +296,34 @@ def test_datasets_that_are_not_here_are_named_before_any_run(tmp_path: Path) -> 
     assert isinstance(done.exception, SparseRecError)
     assert "sparserec data fetch gowalla" in done.exception.fix
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("option", ["--results", "--work"])
+def test_a_folder_that_cannot_be_made_is_said_before_any_run(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path(os.environ["SPARSEREC_DATA"]) / "lastfm").mkdir()
+    monkeypatch.setattr("pipeline.reproduce.runner.run", lambda *_: pytest.fail("it began"))
+    (tmp_path / "file").write_text("")
+    where = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    command = ["domains", "--only", "dataset=lastfm", *where]
+    done = CliRunner().invoke(reproduce, [*command, option, str(tmp_path / "file")])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.output
+    done = CliRunner().invoke(reproduce, [*command, option, str(tmp_path / "file" / "in")])
+    assert isinstance(done.exception, SparseRecError)
+    assert "cannot be written" in done.exception.message
+
+
+@pytest.mark.parametrize("command", ["summary", "report", "verify"])
+def test_records_are_not_looked_for_in_a_folder_that_is_not_there(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(reproduce, [command, "--results", "no"])
+    assert done.exit_code == 2
+    assert "'no' does not exist" in done.output
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_worker_that_is_not_asked_properly_says_so() -> None:
