@@ -15,7 +15,9 @@ from pipeline.reproduce.records import Record, read
 from pipeline.reproduce.summary import Setting, p_text, settings
 from sparserec.errors import writing
 
-COMPARED = "Gain and p: SparseRec against the best rival at equal density.\n"
+COMPARED = (
+    "Gain and p: SparseRec against the best rival at equal density, on the seeds that both have.\n"
+)
 COMMANDS = {name: f"sparserec reproduce {name}" for name in GRIDS}
 
 

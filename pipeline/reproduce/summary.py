@@ -1,10 +1,10 @@
 """What the committed records say: who wins where, by how much, and how sure that is.
 
 Nothing but records is read. A setting is one dataset, protocol, model and density. SparseRec is
-compared with the best of its rivals at the same budget: the one with the highest mean test metric
-over the seeds that both have. Each user's metric is averaged over those seeds, and the users'
-differences are tested: paired t (the mean, which is what is claimed) and Wilcoxon's signed rank.
-p values are two-sided and corrected over the settings by Holm's method.
+compared with the best of its rivals at the same budget: the one whose mean test metric is highest
+beside SparseRec's over the seeds that both have. Each user's metric is averaged over those seeds,
+and the users' differences are tested: paired t (the mean, which is what is claimed) and Wilcoxon's
+signed rank. p values are two-sided and corrected over the settings by Holm's method.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from scipy import stats
 from pipeline.evaluate import ndcg_per_user, recall_per_user
 from pipeline.reproduce.cells import Cell, Experiment
 from pipeline.reproduce.grids import DATASETS, GRIDS, PAPER_DENSITIES, PAPER_MODELS, RIVALS
-from pipeline.reproduce.records import Record, load_hits, read
+from pipeline.reproduce.records import Hits, Record, load_hits, read
 
 F64 = npt.NDArray[np.float64]
 Metric = Literal["recall", "ndcg"]
 SIGNIFICANT = 0.02
 LEAST_P = 1e-300
 K = 20
+TESTED = ("users", "relevant")
+"""Of ``Hits``: what runs must share for their users to be paired."""
 
 
 @dataclass
@@ -40,7 +42,8 @@ class Setting:
         values: test metric by method, one a seed: {method: {seed: value}}; what is special about a
             method's runs (``refit``) is in brackets after its name, and is no rival.
         missing_rivals: methods of the plan that have no run on a seed that SparseRec has.
-        best_rival: the best method at the same budget but SparseRec; None if there is no record.
+        best_rival: the best method at the same budget but SparseRec; None if there is none to
+            compare with.
         gain: SparseRec / best rival - 1, of means over the seeds that both have.
         dense_ratio: SparseRec / dense, likewise.
         seeds: those that SparseRec and the best rival both have.
@@ -178,18 +181,14 @@ def _setting(
     if not ours:
         return found
     found.dense_ratio = _ratio(found.values, "dense")
-    paired = {
-        m: mean(found.values[m][seed] for seed in ours.keys() & r.keys())
-        for m, r in rivals.items()
-        if ours.keys() & r.keys()
-    }
-    if not paired:
+    # Not the highest mean: rivals may have other seeds than one another.
+    ratios = {m: ratio for m in rivals if (ratio := _ratio(found.values, m)) is not None}
+    if not ratios:
         return found
-    best = max(paired, key=lambda method: paired[method])
+    best = min(ratios, key=lambda method: ratios[method])
     found.best_rival = best
     found.seeds = sorted(ours.keys() & rivals[best].keys())
-    ratio = _ratio(found.values, best)
-    found.gain = None if ratio is None else ratio - 1
+    found.gain = ratios[best] - 1
     found.users, found.p_t, found.p_wilcoxon = _paired(
         results, [(ours[seed], rivals[best][seed]) for seed in found.seeds], metric
     )
@@ -214,22 +213,27 @@ def _ratio(values: dict[str, dict[int, float]], other: str) -> float | None:
 def _paired(
     results: Path, pairs: list[tuple[Record, Record]], metric: Metric
 ) -> tuple[int, float | None, float | None]:
-    """Test users' differences, averaged over the pairs of records (one a seed)."""
+    """Test users' differences, averaged over the pairs of records (one a seed).
+
+    Without hits, or where runs were tested on other users or items, there is nothing to pair.
+    """
     differences: list[F64] = []
+    first: Hits | None = None
     for ours, theirs in pairs:
-        one, other = per_user(results, ours, metric), per_user(results, theirs, metric)
-        if one is None or other is None or one.shape != other.shape:
+        one, other = load_hits(results, ours), load_hits(results, theirs)
+        if one is None or other is None:
             return 0, None, None
-        differences.append(one - other)
+        first = first or one
+        for hits in (one, other):
+            if not all(np.array_equal(getattr(hits, k), getattr(first, k)) for k in TESTED):
+                return 0, None, None
+        differences.append(per_user(one, metric) - per_user(other, metric))
     difference = np.mean(differences, axis=0)
     return len(difference), *p_values(difference)
 
 
-def per_user(results: Path, record: Record, metric: Metric) -> F64 | None:
-    """Give a record's metric at 20 for each test user, float64 (U,); None if it has no hits."""
-    hits = load_hits(results, record)
-    if hits is None:
-        return None
+def per_user(hits: Hits, metric: Metric) -> F64:
+    """Give a run's metric at 20 for each test user, float64 (U,)."""
     of = recall_per_user if metric == "recall" else ndcg_per_user
     values: F64 = of(hits.found, hits.relevant, K).astype(np.float64)
     return values

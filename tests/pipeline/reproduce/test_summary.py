@@ -54,6 +54,27 @@ def test_a_won_setting(tmp_path: Path) -> None:
     assert one.dense_ratio == pytest.approx(ours.mean() / dense)
 
 
+def test_the_best_rival_is_judged_on_the_seeds_that_it_shares(tmp_path: Path) -> None:
+    fill(tmp_path, SPARSE, {"sparserec": 0.20, "rigl": 0.22}, (1,))  # lost, at the worse seed
+    fill(tmp_path, SPARSE, {"set": 0.18}, (1,))
+    fill(tmp_path, SPARSE, {"sparserec": 0.40, "set": 0.38}, (2,))  # whose mean is higher
+    (one,) = [s for s in settings(tmp_path, "grid") if "sparserec" in s.values]
+    assert (one.best_rival, one.seeds, one.won) == ("rigl", [1], False)
+
+
+def test_runs_tested_on_other_users_are_not_paired(tmp_path: Path) -> None:
+    fill(tmp_path, SPARSE, {"sparserec": 0.30}, (1, 2))
+    record(tmp_path, replace(SPARSE, method="set"), hits(3000, 0.28, 5))
+    (one,) = [s for s in settings(tmp_path, "grid") if "sparserec" in s.values]
+    assert (one.users, one.won) == (3000, True)
+    assert one.p_t is not None
+    drawn = hits(3000, 0.28, 5)
+    for others in (replace(drawn, users=drawn.users + 1), hits(2000, 0.28, 5)):
+        record(tmp_path, replace(SPARSE, method="set", seed=2), others)
+        (one,) = [s for s in settings(tmp_path, "grid") if "sparserec" in s.values]
+        assert (one.seeds, one.users, one.p_t) == ([1, 2], 0, None)
+
+
 def test_a_p_value_is_never_written_as_zero() -> None:
     assert [p_text(p) for p in (None, 0.0321, 1e-299, 0.0)] == [
         "-",
@@ -115,12 +136,13 @@ def test_p_values_are_uniform_where_nothing_differs() -> None:
 
 def test_metrics_from_the_hits_are_those_of_the_record(tmp_path: Path) -> None:
     fill(tmp_path, SPARSE, {"sparserec": 0.3}, (1,))
-    from pipeline.reproduce.records import read
+    from pipeline.reproduce.records import load_hits, read
 
     (one,) = read(tmp_path, "grid").values()
+    found = load_hits(tmp_path, one)
+    assert found is not None
     for metric in ("recall", "ndcg"):
-        values = per_user(tmp_path, one, metric)  # type: ignore[arg-type]
-        assert values is not None
+        values = per_user(found, metric)  # type: ignore[arg-type]
         assert values.mean() == pytest.approx(one.test(f"{metric}@20"), rel=1e-6)
 
 
