@@ -354,7 +354,8 @@ def _in_words(totals: dict[str, Any]) -> str:
     of_dense = totals["sparse_over_dense_at_10%"]
     if of_dense["least"] is not None:
         least, middle = of_dense["least"], of_dense["median"]
-        parts.append(f"of dense at 10%: {least:.1%} at least, {middle:.1%} in the median")
+        among = f"of {of_dense['settings']} settings with a dense table"
+        parts.append(f"of dense at 10%: {least:.1%} at least, {middle:.1%} in the median, {among}")
     if totals["not_won"]:
         parts.append(f"not won: {', '.join(totals['not_won'])}")
     return "; ".join(parts)

@@ -156,6 +156,7 @@ def _totals(found: Sequence[Setting]) -> dict[str, Any]:
         "sparse_over_dense_at_10%": {
             "least": min(tenth, default=None),
             "median": median(tenth) if tenth else None,
+            "settings": len(tenth),
         },
         "not_won": ["/".join(map(str, one.key)) for one in compared if not one.won],
     }

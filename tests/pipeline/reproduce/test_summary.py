@@ -160,3 +160,4 @@ def test_the_command_sums_up_in_words(tmp_path: Path) -> None:
     assert "* 1 of 18 settings compared, 0 with every rival; 1 won, 1 with p < 0.02" in text
     assert f"gain {one.gain:+.1%} in the median" in text
     assert f"of dense at 10%: {one.dense_ratio:.1%} at least" in text
+    assert "of 1 settings with a dense table" in text
