@@ -39,9 +39,16 @@ class Check:
 
 
 def cheap(records: list[Record], most_s: float) -> list[Record]:
-    """Give the records with test metrics whose run took at most so many seconds."""
+    """Give the records with test metrics whose run took at most so many seconds.
+
+    Of a run that was stopped in between, ``seconds`` are those of its last process.
+    """
     able = [r for r in records if r.recipe is not None and "test" in r.values]
-    return [record for record in able if record.values["seconds"] <= most_s]
+    return [record for record in able if _seconds(record) <= most_s]
+
+
+def _seconds(record: Record) -> float:
+    return float(max(record.values["seconds"], record.values.get("seconds_of_epochs") or 0))
 
 
 def verify(
@@ -54,7 +61,7 @@ def verify(
 
 def _check(record: Record, say: Callable[[str], None]) -> Check:
     assert record.recipe is not None
-    say(f"{record.cell.id}: {record.values['seconds']:.0f} s when it was recorded")
+    say(f"{record.cell.id}: {_seconds(record):.0f} s when it was recorded")
     with tempfile.TemporaryDirectory() as folder:
         options = Options(Path(folder), Path(folder) / "work")
         found = run_one(record.cell, record.recipe, options)

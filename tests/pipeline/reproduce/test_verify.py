@@ -31,7 +31,10 @@ def test_a_true_record_agrees_and_a_false_one_does_not(
     append(how.results, "domains", true | {"cell": cell.as_dict(), "test": better})
     slow = replace(CELL, variant="slow")
     append(how.results, "domains", true | {"cell": slow.as_dict(), "seconds": 1e6})
-    command = ["verify", "domains", "--sample", "3", "--results", str(how.results)]
+    resumed = replace(CELL, variant="resumed")
+    took = {"cell": resumed.as_dict(), "seconds_of_epochs": 1e6}
+    append(how.results, "domains", true | took)
+    command = ["verify", "domains", "--sample", "4", "--results", str(how.results)]
     done = CliRunner().invoke(reproduce, [*command, "--seed", "1"])
     verdicts = sorted(x.split(" then")[0] for x in done.stdout.splitlines() if "within" in x)
     recall = true["test"]["recall@20"]
