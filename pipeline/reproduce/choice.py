@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +23,8 @@ def chosen(
         SparseRecError: a field or a value is unknown, or nothing is left.
     """
     kept = list(cells)
-    for pair in [pair for text in only for pair in text.split(",")]:
+    # Not at the comma of variant=lr=0.01,l2=0.1: no field has a digit in its name.
+    for pair in [pair for text in only for pair in re.split(",(?=[a-z]+=)", text)]:
         name, sign, values = pair.partition("=")
         if not sign or name not in fields:
             raise SparseRecError(

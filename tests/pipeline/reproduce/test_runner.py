@@ -285,6 +285,15 @@ def test_only_keeps_what_is_asked_for() -> None:
     ]
 
 
+def test_every_variant_that_is_named_can_be_chosen() -> None:
+    from pipeline.reproduce.choice import chosen
+
+    for cells in [grids.tuned_cells(), *(of() for of in grids.GRIDS.values())]:
+        for variant in {cell.variant for cell in cells}:
+            kept = chosen(cells, [f"variant={variant},seed=1"])
+            assert {cell.variant for cell in kept} == {variant}
+
+
 def test_datasets_that_are_not_here_are_named_before_any_run(tmp_path: Path) -> None:
     (Path(os.environ["SPARSEREC_DATA"]) / "ml-1m").mkdir()
     where = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
