@@ -174,22 +174,27 @@ def sensitivity() -> list[Cell]:
     ]
 
 
+def _but(base: tuple[Override, ...], *changes: Override) -> tuple[Override, ...]:
+    """Give overrides with some changed or added, each field once."""
+    return tuple((dict(base) | dict(changes)).items())
+
+
 LONG: tuple[Override, ...] = (("refit", True), ("step.learning_rate", 0.01))
-LONG_MF: tuple[Override, ...] = (
-    *LONG,
+LONG_MF = _but(
+    LONG,
     ("ema", 0.999),
     ("step.l2", 0.1),
     ("step.batch_size", 8192),
     ("epochs", 80),
     ("patience", 25),
 )
-DENSE_MF: tuple[Override, ...] = (*LONG_MF, ("epochs", 60), ("patience", 8))
-SPARSE_MF: tuple[Override, ...] = (*LONG_MF, ("window", 880))
+DENSE_MF = _but(LONG_MF, ("epochs", 60), ("patience", 8))
+SPARSE_MF = _but(LONG_MF, ("window", 880))
 """An update of the mask every tenth epoch: what it grows has the time to be worth something."""
-DENSE_LIGHTGCN: tuple[Override, ...] = (*LONG, ("ema", 0.999), ("step.loss", "bpr-shared"))
+DENSE_LIGHTGCN = _but(LONG, ("ema", 0.999), ("step.loss", "bpr-shared"))
 """Which took whole tables furthest on validation: by sampled softmax they end 4% lower."""
-SPARSE_LIGHTGCN: tuple[Override, ...] = (
-    *LONG,
+SPARSE_LIGHTGCN = _but(
+    LONG,
     ("ema", 0.995),
     ("step.learning_rate", 0.02),
     ("step.l2", 0.01),
@@ -199,9 +204,9 @@ SPARSE_LIGHTGCN: tuple[Override, ...] = (
     ("patience", 30),
 )
 WIDE: tuple[Override, ...] = (("dim", 256), ("nmf.solver", "mu"), ("nmf.power", 0.5))
-WIDE_MF: tuple[Override, ...] = (*SPARSE_MF, *WIDE, ("value_scale", 1.4), ("epochs", 40))
-WIDE_LIGHTGCN: tuple[Override, ...] = (
-    *SPARSE_LIGHTGCN,
+WIDE_MF = _but(SPARSE_MF, *WIDE, ("value_scale", 1.4), ("epochs", 40))
+WIDE_LIGHTGCN = _but(
+    SPARSE_LIGHTGCN,
     *WIDE,
     ("als.sweeps", 0),
     ("value_scale", PLAIN_SCALE),
@@ -214,14 +219,14 @@ NARROW, PRUNED = "10% of 64 columns", "gradual pruning to 10%"
 TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]], ...] = (
     ("gowalla", "mf", "dense", 1.0, "dense", DENSE_MF),
     ("gowalla", "mf", "sparserec", 0.1, NARROW, SPARSE_MF),
-    ("gowalla", "mf", "sparserec", 0.1, f"{NARROW} with one mask", (*SPARSE_MF, ("window", 0))),
+    ("gowalla", "mf", "sparserec", 0.1, f"{NARROW} with one mask", _but(SPARSE_MF, ("window", 0))),
     (
         "gowalla",
         "mf",
         "sparserec",
         0.1,
         f"{NARROW} by instant gradient",
-        (*SPARSE_MF, ("step.grow", "instant")),
+        _but(SPARSE_MF, ("step.grow", "instant")),
     ),
     ("gowalla", "mf", "magnitude", 0.1, PRUNED, LONG_MF),
     ("gowalla", "mf", "sparserec", 0.025, "2.5% of 256 columns", WIDE_MF),
@@ -231,7 +236,7 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         "dense",
         1.0,
         "dense",
-        (*DENSE_LIGHTGCN, ("step.l2", 0.0003), ("epochs", 150), ("patience", 15)),
+        _but(DENSE_LIGHTGCN, ("step.l2", 0.0003), ("epochs", 150), ("patience", 15)),
     ),
     ("gowalla", "lightgcn", "sparserec", 0.1, NARROW, SPARSE_LIGHTGCN),
     (
@@ -240,7 +245,7 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         "magnitude",
         0.1,
         PRUNED,
-        (*DENSE_LIGHTGCN, ("step.l2", 0.0003), ("epochs", 130), ("patience", 30)),
+        _but(DENSE_LIGHTGCN, ("step.l2", 0.0003), ("epochs", 130), ("patience", 30)),
     ),
     ("gowalla", "lightgcn", "sparserec", 0.025, "2.5% of 256 columns", WIDE_LIGHTGCN),
     (
@@ -249,7 +254,7 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         "dense",
         1.0,
         "dense",
-        (*DENSE_LIGHTGCN, ("step.l2", 0.0001), ("epochs", 130), ("patience", 0)),
+        _but(DENSE_LIGHTGCN, ("step.l2", 0.0001), ("epochs", 130), ("patience", 0)),
     ),
     (
         "yelp2018",
@@ -257,7 +262,7 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         "sparserec",
         0.1,
         NARROW,
-        (*SPARSE_LIGHTGCN, ("window", 600), ("patience", 0)),
+        _but(SPARSE_LIGHTGCN, ("window", 600), ("patience", 0)),
     ),
     ("yelp2018", "mf", "dense", 1.0, "dense", DENSE_MF),
     (
@@ -266,7 +271,7 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         "sparserec",
         0.1,
         NARROW,
-        (*SPARSE_MF, ("window", 1360), ("patience", 0)),
+        _but(SPARSE_MF, ("window", 1360), ("patience", 0)),
     ),
 )
 """Dataset, model, method, density, variant and what makes it so."""

@@ -28,6 +28,7 @@ def test_cells_are_distinct_and_have_a_recipe(name: str) -> None:
     assert len({digest(cell, recipe_of(cell, [])) for cell in cells}) == len(cells)
     for cell in cells:
         assert Cell.from_dict(cell.as_dict()) == cell
+        assert len(dict(cell.overrides)) == len(cell.overrides)
         recipe = recipe_of(cell, [])
         assert (recipe.seed, recipe.density) == (cell.seed, cell.density)
         assert recipe.step.model == cell.model
