@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -19,7 +18,6 @@ from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks
 from pipeline.distributed.trainer import ShardTrainer, check
 from pipeline.evaluate import NOT_TESTED, Quality
-from pipeline.files import alone
 from pipeline.fit import (
     Fitted,
     checked,
@@ -46,9 +44,6 @@ from pipeline.start import initial_table
 from pipeline.table import PackedTable
 from sparserec import progress as report
 
-LOCK_PATIENCE = 60.0
-"""Seconds that a run waits for the ranks of one that was killed to end."""
-
 
 def fit(
     ranks: Ranks,
@@ -65,9 +60,9 @@ def fit(
         ranks: the peers; each calls this with the same recipe and split.
         recipe: of the run.
         split: as for ``pipeline.fit.fit``; every rank has it all.
-        out: folder of the run. ``checkpoint/`` in it is written after each epoch and on SIGINT and
-            SIGTERM; any number of ranks goes on from it, or from a single process's
-            ``checkpoint.safetensors``.
+        out: folder of the run, which the caller keeps others from. ``checkpoint/`` in it is written
+            after each epoch and on SIGINT and SIGTERM; any number of ranks goes on from it, or from
+            a single process's ``checkpoint.safetensors``.
         progress: as there.
         device: where this rank computes gradients.
         start: what ``initial_table`` gives, if the first rank has it already.
@@ -78,15 +73,13 @@ def fit(
     Raises:
         KeyboardInterrupt: on SIGINT or SIGTERM at some rank, after the checkpoint is written.
         SparseRecError: ranks cannot train this recipe, or nobody can; nothing is held out for
-            validation; a checkpoint is damaged or of another run; another run writes to ``out``.
+            validation; or a checkpoint is damaged or of another run.
     """
     keep_freed_memory()
     check(recipe, ranks.world)
     checked(recipe, split)
     launcher, folder, fingerprint = os.getppid(), out / "checkpoint", fingerprint_of(recipe, split)
-    # The ranks of a run whose launcher was killed take a moment to end.
-    mine = nullcontext() if ranks.rank else alone(out, LOCK_PATIENCE)
-    with mine, stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
+    with stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
         if ranks.rank == 0 and shards.newest(folder) is None:
             progress(f"{recipe.method}: start", 0, recipe.epochs)
             _start(out, folder, fingerprint, recipe, split, start)

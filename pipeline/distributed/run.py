@@ -14,11 +14,15 @@ from pipeline.data.split import Split
 from pipeline.distributed.fit import fit
 from pipeline.distributed.launch import error_was_left, leave
 from pipeline.distributed.ranks import joined
+from pipeline.files import alone
 from pipeline.fit import Fitted
 from pipeline.recipes import Recipe
 from pipeline.table import PackedTable
 from sparserec import progress as report
 from sparserec.errors import SparseRecError
+
+LOCK_PATIENCE = 60.0
+"""Seconds that a run waits for the ranks of one that was killed to end."""
 
 
 def together(
@@ -40,17 +44,22 @@ def together(
         start: what ``initial_table`` gives, if the first rank has it already.
 
     Raises:
-        SparseRecError: as ``fit`` does, where no launcher waits for it.
+        SparseRecError: as ``fit`` does, or another run writes to ``out``; where no launcher waits
+            for it.
     """
     with joined(device) as ranks:
+        first = ranks.rank == 0
         # Not when torchrun starts the ranks again: what they saved is of this very run.
-        if fresh and ranks.rank == 0 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-            shutil.rmtree(out / "checkpoint", ignore_errors=True)
-            (out / "checkpoint.safetensors").unlink(missing_ok=True)
-        ranks.wait()
+        fresh = fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
         try:
-            with report.bars() if ranks.rank == 0 else nullcontext(report.silent) as progress:
-                return fit(ranks, recipe, split, out, progress, device, start)
+            # The ranks of a run whose launcher was killed take a moment to end.
+            with alone(out, LOCK_PATIENCE) if first else nullcontext():
+                if first and fresh:
+                    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+                    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+                ranks.wait()
+                with report.bars() if first else nullcontext(report.silent) as progress:
+                    return fit(ranks, recipe, split, out, progress, device, start)
         except KeyboardInterrupt:
             if ranks.rank:
                 raise SystemExit(130) from None  # the first rank says it

@@ -6,14 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pipeline.data.logs import write_csv
+from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
+from pipeline.distributed import run
 from pipeline.distributed.launch import OWN_STORE
+from pipeline.distributed.ranks import Ranks
+from pipeline.files import alone
+from pipeline.recipes import RECIPES
 from sparserec.errors import SparseRecError
 from tests.pipeline.distributed.test_fit import epochs_saved, until
 from tests.pipeline.test_commands import app
@@ -93,6 +100,25 @@ def test_a_wrong_column_is_said_before_ranks_start(
     result = CliRunner().invoke(app(), arguments)
     assert isinstance(result.exception, SparseRecError)
     assert "no user column 'who'" in result.exception.message
+
+
+def test_a_fresh_run_leaves_one_alone_that_is_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Peers(Ranks):
+        def wait(self) -> None:
+            pass
+
+    peers = nullcontext(Peers(0, 1, torch.device("cpu")))
+    monkeypatch.setattr(run, "joined", lambda device: peers)
+    monkeypatch.setattr(run, "LOCK_PATIENCE", 0.0)
+    saved = tmp_path / "checkpoint" / "step-0000000001.json"
+    saved.parent.mkdir()
+    saved.touch()
+    split = temporal_split(generate(40, 60, 1500))
+    with alone(tmp_path), pytest.raises(SparseRecError, match="another run writes there"):
+        run.together(RECIPES["sparserec"](), split, tmp_path, True, torch.device("cpu"))
+    assert saved.exists()
 
 
 def test_a_stop_is_no_traceback(tmp_path: Path) -> None:
