@@ -24,24 +24,26 @@ class Checkpoints(
     /**
      * Reads the newest generation that is whole and of this bundle, for a run of [steps] steps;
      * null if there is none. Others that are newer are set aside as `.bad`; but where the newest
-     * cannot be read, that is an error, because it may be whole.
+     * cannot be read, that is an error, because it may be whole. So is one that has done more.
      */
     fun newest(steps: Int, maxSampled: Int): TrainState? {
         for (path in generations()) {
-            if (generation(path) > steps) {
-                throw HarnessError(
-                    "steps: $steps is less than what ${path.fileName} in $directory has done",
-                    "give steps ${generation(path)} or more, or fresh true",
-                )
-            }
-            try {
-                return read(path, steps, maxSampled)
+            val state = try {
+                read(path, steps, maxSampled)
             } catch (error: HarnessError) {
                 if (error.cause != null) throw HarnessError(error.problem, UNREADABLE)
                 setAside(path, error)
+                continue
             } catch (error: IOException) {
                 throw HarnessError("$path: cannot be read ($error)", UNREADABLE)
             }
+            if (state.step > steps) {
+                throw HarnessError(
+                    "steps: $steps is less than what ${path.fileName} in $directory has done",
+                    "give steps ${state.step} or more, or fresh true",
+                )
+            }
+            return state
         }
         return null
     }
@@ -65,14 +67,17 @@ class Checkpoints(
 
     private fun read(path: Path, steps: Int, maxSampled: Int): TrainState {
         val file = Safetensors.open(path)
-        val wanted = metadata(generation(path).toInt()) + (HASH to sha256(path, file.dataStart))
+        val step = generation(path)
+        val wanted = metadata(step) + (HASH to sha256(path, file.dataStart))
         for ((key, value) in wanted) {
             if (file.metadata[key] != value) {
                 throw HarnessError("$path: $key is ${file.metadata[key]}, not $value", "remove it")
             }
         }
-        val state = TrainState.read(path.toString(), file, manifest, steps, maxSampled)
-        if (state.step.toLong() != generation(path)) {
+        // Its name is its metadata's, so the step is an Int; it may be past the run's last one.
+        val most = maxOf(steps, step.toInt())
+        val state = TrainState.read(path.toString(), file, manifest, most, maxSampled)
+        if (state.step.toLong() != step) {
             throw HarnessError("$path: holds ${state.step} losses", "remove it")
         }
         return state
@@ -84,7 +89,7 @@ class Checkpoints(
         warn("checkpoint set aside as ${aside.fileName}: ${reason.message}")
     }
 
-    private fun metadata(step: Int): Map<String, String> = mapOf(
+    private fun metadata(step: Number): Map<String, String> = mapOf(
         "schema_version" to Manifest.SCHEMA_VERSION.toString(),
         "step" to step.toString(),
         "bundle_id" to manifest.bundleId,

@@ -115,4 +115,14 @@ class CheckpointsTest {
         val error = assertThrows(HarnessError::class.java) { checkpoints().newest(15, 1) }
         assertTrue("give steps 20 or more, or fresh true" in error.message!!)
     }
+
+    @Test
+    fun `steps are held against the newest generation that counts`() {
+        save(10, 20)
+        val newer = directory.resolve("gen-0000000020.safetensors")
+        Files.write(newer, Files.readAllBytes(newer).also { it[it.size - 1] = 9 })
+        assertEquals(10, checkpoints().newest(15, 1)!!.step)
+        assertTrue("gen-0000000020.safetensors.bad" in warnings.single())
+        assertNull(checkpoints("another bundle").newest(5, 1))
+    }
 }
