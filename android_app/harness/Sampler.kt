@@ -15,6 +15,17 @@ class Sampler(private val interactions: Interactions, private val manifest: Mani
     /** Rows that a window can come to: once it has all of the log's, no draw adds one. */
     private val mostRows = minOf(sampledSize, rowsOfLog())
 
+    init {
+        // A checkpoint holds the sums of S in one buffer, (|S|, d) float32.
+        if (Float.SIZE_BYTES.toLong() * mostRows * manifest.dim > Int.MAX_VALUE) {
+            throw HarnessError(
+                "manifest.json: training.sampled_fraction: ${training.sampledFraction} samples " +
+                    "$mostRows rows, whose sums take more than 2 GiB",
+                "export with a smaller one",
+            )
+        }
+    }
+
     /** Of a batch's first negatives, whether they must be looked at closely. */
     private val doubtful = BooleanArray(training.batchSize)
 

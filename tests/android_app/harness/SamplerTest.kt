@@ -1,6 +1,7 @@
 package org.sparserec.harness
 
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 
@@ -42,6 +43,19 @@ class SamplerTest {
         val everything = manifest(8, 4, 4, training = training(sampledFraction = 1.0))
         val all = drawn(Sampler(interactions(8, log), everything), 0)
         assertEquals(logRows.sorted(), all)
+    }
+
+    @Test
+    fun `more sums of gradients than a checkpoint can hold are refused`() {
+        val log = List(1 shl 21) { it to 0 }
+        val interactions = interactions(log.size, log)
+        fun sampler(fraction: Double) = Sampler(
+            interactions,
+            manifest(log.size, 1, 256, training = training(sampledFraction = fraction)),
+        )
+        val error = assertThrows(HarnessError::class.java) { sampler(1.0) }
+        assertTrue("training.sampled_fraction: 1.0 samples 2097153 rows" in error.message!!)
+        sampler(0.9)
     }
 
     private fun drawn(sampler: Sampler, window: Int): List<Int> {
