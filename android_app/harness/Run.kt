@@ -51,6 +51,9 @@ class Run(
         fail("file error: $error; check the disk and the paths")
     } catch (error: OutOfMemoryError) {
         fail("out of memory ($error); use a smaller table or a smaller batch")
+    } catch (error: InternalError) {
+        // A desktop JVM's word for SIGBUS. Uncaught, it would leave the library's thread waiting.
+        fail("a mapped file was cut or cannot be read ($error); copy the bundle and run again")
     } catch (error: RuntimeException) {
         error.printStackTrace()
         fail("defect in the harness: $error; please report it with this bundle")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -249,6 +250,22 @@ def test_program_that_is_none(harness: Harness, own_bundle: Path) -> None:
     assert ended.code == 1
     assert "step.pte" in ended.value("error")
     assert "cannot be loaded: InvalidArgument (0x12)" in ended.value("error")
+
+
+def test_bundle_that_is_cut_in_training(harness: Harness, own_bundle: Path) -> None:
+    damaged = Harness(harness.launcher, own_bundle, harness.folder)
+    keys = {"evaluate": "false", "steps": 10_000_000, "checkpoint_every": 10_000_000}
+    with subprocess.Popen(damaged.command(**keys), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any("step=" in line for line in process.stdout)
+            os.truncate(own_bundle / "table.safetensors", 0)
+            rest, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "INSTRUMENTATION_RESULT: error=a mapped file was cut or cannot be read" in rest
+    assert damaged.report()["exit_status"] == "failed"
 
 
 def _flip(path: Path) -> None:
