@@ -99,12 +99,15 @@ class Run(
         work.use {
             val losses = FloatArray(steps)
             val warm = steps / 2 // a JVM compiles what is repeated, bit by bit
-            phase(Phase.WARM_UP) { for (k in 0 until warm) losses[k] = finite(work.step(k), k) }
+            fun step(k: Int) {
+                stopReason?.let { throw stopped("at step $k of $steps", it) }
+                losses[k] = finite(work.step(k), k)
+            }
+            phase(Phase.WARM_UP) { for (k in 0 until warm) step(k) }
             phase(Phase.TRAIN) {
                 for (k in warm until steps) {
-                    stopReason?.let { throw stopped("at step $k of $steps", it) }
                     val start = System.nanoTime()
-                    losses[k] = finite(work.step(k), k)
+                    step(k)
                     report.metrics.trainStep.add(System.nanoTime() - start)
                 }
                 progress(Phase.TRAIN.label, steps, steps, losses.last())
@@ -129,8 +132,10 @@ class Run(
         report.endPhase(start)
     }
 
-    private fun stopped(place: String, reason: String) =
-        HarnessError("stopped $place: $reason", "run again: it resumes")
+    private fun stopped(place: String, reason: String) = HarnessError(
+        "stopped $place: $reason",
+        if (options.workload == null) "run again: it resumes" else "run it again",
+    )
 
     /** What a run has once it is loaded. */
     private inner class Session : AutoCloseable {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,24 @@ def test_forward_alone_changes_nothing(launcher: Path, full: Path, tmp_path: Pat
         "train",
         "done",
     ]
+
+
+@pytest.mark.parametrize("phase", ["warm_up", "train"])
+def test_terminated_workload_ends_after_its_step(
+    launcher: Path, full: Path, tmp_path: Path, phase: str
+) -> None:
+    harness = Harness(launcher, full, tmp_path)
+    steps = 20_000_000 if phase == "warm_up" else 200_000
+    command = harness.command(workload="sparse_forward", steps=steps)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(f"phase={phase}" in line for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+    error = harness.report()["error"]
+    assert "stopped at step" in error
+    assert error.endswith("; run it again")  # nothing was saved that it could resume from
+    assert "INSTRUMENTATION_CODE: 0\n" in rest
 
 
 def test_bundle_without_the_program(harness: Harness) -> None:
