@@ -123,7 +123,8 @@ class Run(
     }
 
     private fun phase(phase: Phase, action: () -> Unit) {
-        stopReason?.let { throw stopped("before ${phase.label}", it) }
+        // Once all is done, there is nothing left to stop.
+        if (phase != Phase.DONE) stopReason?.let { throw stopped("before ${phase.label}", it) }
         report.phase = phase
         report.write()
         progress(phase.label, null, null, null)

@@ -113,6 +113,18 @@ def test_terminated_harness_saves_first(harness: Harness) -> None:
     assert report["state"]["generation"] == len(report["losses"]) > 0
 
 
+def test_stop_after_the_last_step_loses_no_result(harness: Harness) -> None:
+    with subprocess.Popen(harness.command(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("phase=evaluate_after" in line for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+    assert "INSTRUMENTATION_CODE: -1\n" in rest
+    report = harness.report()
+    assert report["exit_status"] == "succeeded"
+    assert report["quality"]["after"]["users"] > 0
+
+
 def test_full_disk_keeps_the_generation_before(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
