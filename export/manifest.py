@@ -315,7 +315,7 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
         "known_users": (manifest.known_users, 1, manifest.num_users),
         "known_items": (manifest.known_items, 1, manifest.num_items),
         "dim": (manifest.dim, 1, 256),
-        "nnz": (manifest.nnz, 0, MAX_INT),
+        "nnz": (manifest.nnz, 1, MAX_INT),
         "floor": (manifest.floor, 0, manifest.dim),
         "density": (manifest.density, 0, 1),
         "training.batch_size": (training.batch_size, 1, MAX_BATCH),

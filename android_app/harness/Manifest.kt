@@ -87,7 +87,7 @@ class Manifest(
                 knownUsers = json.int("known_users", 1..numUsers),
                 knownItems = json.int("known_items", 1..numItems),
                 dim = dim,
-                nnz = json.int("nnz", 0..Int.MAX_VALUE),
+                nnz = json.int("nnz", COUNT),
                 floor = json.int("floor", 0..dim),
                 model = json.choice("model", Model.values()),
                 precision = json.choice("precision", Precision.values(), Precision.FLOAT32),

@@ -114,6 +114,7 @@ def test_an_id_that_is_no_name_of_a_folder(bundle: Path, name: str) -> None:
         (lambda v: v.update(dim="64"), 'dim: is "64", not a whole number'),
         (lambda v: v.update(dim=True), "dim: is true, not a whole number"),
         (lambda v: v.update(dim=257), r"dim: is 257, outside \[1, 256\]"),
+        (lambda v: v.update(nnz=0), r"nnz: is 0, outside \[1, 2147483647\]"),
         (lambda v: v.update(known_users=10**6), "known_users: is 1000000, outside"),
         (lambda v: v["training"].update(window=0), r"training\.window: is 0, outside"),
         (

@@ -185,6 +185,7 @@ def _outputs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
             for name in ("forward.pte", "../../step.pte")
         ),
         (_set("nnz", 7), "tensor cols: expected U8 [7]"),
+        (_set("nnz", 0), "manifest.json: nnz: expected an integer in [1, 2147483647], found 0"),
         (
             _set("programs.step.methods.update.operators", ["aten::sort.values"]),
             "step.pte: method update needs aten::sort.values",
