@@ -83,10 +83,12 @@ fun syncDirectory(directory: Path) {
     FileChannel.open(directory, READ).use { it.force(true) }
 }
 
-/** Makes [path] and its parents, if they are not there. [what] names it in the error. */
+/** Makes [path] and its parents durably, if they are not there. [what] names it in the error. */
 fun makeDirectory(path: Path, what: String) {
     try {
+        val missing = generateSequence(path) { it.parent }.takeWhile { !Files.exists(it) }.toList()
         Files.createDirectories(path)
+        missing.forEach { syncDirectory(it.parent) }
     } catch (error: IOException) {
         throw HarnessError("$what: cannot make directory $path ($error)", "choose another one")
     }
