@@ -47,9 +47,15 @@ class HarnessInstrumentation : Instrumentation() {
         }
         val options = Options.of(values)
         storage.requireInside(options.places)
-        val session = Session(targetContext, options, ::show)
+        // The app may be opened meanwhile, in this process: its screens follow, and begin no other.
+        val live = LiveRunner(options.bundle.fileName.toString())
+        val session = Session(targetContext, options) { phase, step, steps, loss ->
+            live.progress(phase, step, steps, loss)
+            show(phase, step, steps, loss)
+        }
         results.putString("report", session.reportPath)
-        return session.run()
+        live.start()
+        return session.run().also { live.end(it) }
     }
 
     private fun show(phase: String, step: Int?, steps: Int?, loss: Float?) {

@@ -33,14 +33,15 @@ class RunService : Service() {
 
     override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
         if (intent?.action == STOP) {
-            session?.stop("the user asked for it") ?: stopSelf()
+            Session.current?.stop("the user asked for it")
+            if (session == null) stopSelf()
             return START_NOT_STICKY
         }
         if (intent != null && enterForeground()) {
             when {
                 LiveRun.current?.isRunning != true ->
                     train(values(intent, redelivered = flags and START_FLAG_REDELIVERY != 0))
-                // The run of a service that Android ended is still saving; one at a time.
+                // The shell's run, or that of a service that Android ended and still saving.
                 session == null -> stopSelf()
             }
         }

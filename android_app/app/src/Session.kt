@@ -20,20 +20,26 @@ class Session(context: Context, private val options: Options, private val onProg
     private lateinit var sensors: Sensors
     private lateinit var awake: Awake
 
+    init {
+        current = this
+    }
+
     val reportPath: String get() = run.reportPath
 
     /** Asks for an early end, from any thread: what is trained is saved first. */
     fun stop(reason: String) = run.stop(reason)
 
     /** Runs to the end. Returns null, or the error in one line. */
-    fun run(): String? = Awake(app).use {
-        awake = it
-        Conditions(app, ::stop).use {
-            sensors = Sensors(platform, options)
-            val error = sensors.use { run.run() }
-            log(error)
-            error
+    fun run(): String? = try {
+        Awake(app).use {
+            awake = it
+            Conditions(app, ::stop).use {
+                sensors = Sensors(platform, options)
+                sensors.use { run.run() }.also(::log)
+            }
         }
+    } finally {
+        current = null
     }
 
     private fun show(phase: String, step: Int?, steps: Int?, loss: Float?) {
@@ -48,5 +54,10 @@ class Session(context: Context, private val options: Options, private val onProg
 
     companion object {
         const val TAG = "sparserec"
+
+        /** The session of this process, whichever entry began it; null if there is none. */
+        @Volatile
+        var current: Session? = null
+            private set
     }
 }

@@ -8,11 +8,13 @@ import android.content.ComponentName
 import android.content.Context
 import android.os.Bundle
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Before
 import org.junit.Test
 import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.Implementation
 import org.robolectric.annotation.Implements
@@ -42,6 +44,9 @@ class InstrumentationTest : AppTest() {
             statuses += code to texts(results)
         }
 
+        @Synchronized
+        fun hasStep(): Boolean = statuses.any { (_, status) -> "step" in status }
+
         override fun instrumentationFinished(name: ComponentName, code: Int, results: Bundle) = Unit
     }
 
@@ -53,6 +58,12 @@ class InstrumentationTest : AppTest() {
     }
 
     private fun instrument(values: Map<String, String>): Pair<Int, Map<String, String>> {
+        begin(values)
+        waitFor("the instrumentation to finish") { ended != null }
+        return ended!!
+    }
+
+    private fun begin(values: Map<String, String>) {
         val instrumentation = HarnessInstrumentation()
         val component = ComponentName(app, HarnessInstrumentation::class.java)
         ReflectionHelpers.callInstanceMethod<Unit>(
@@ -69,8 +80,6 @@ class InstrumentationTest : AppTest() {
         val arguments = Bundle()
         values.forEach { (key, value) -> arguments.putString(key, value) }
         instrumentation.onCreate(arguments)
-        waitFor("the instrumentation to finish") { ended != null }
-        return ended!!
     }
 
     @Test
@@ -105,6 +114,27 @@ class InstrumentationTest : AppTest() {
             report.getJSONArray("losses").getDouble(119).toFloat(),
             last.getValue("loss").toFloat(),
         )
+    }
+
+    /** The launcher opens the app in the process of the instrumentation. */
+    @Test
+    fun `the screen may stop a run of the shell's and starts no other beside it`() {
+        push("long")
+        begin(values("long"))
+        waitFor("a step") { watcher.hasStep() }
+        val second = values("long", "fresh" to "true")
+        RunService.train(app, second)
+        assertTrue(shadowOf(deliverStart()).isStoppedBySelf)
+        assertFalse(File(second.getValue("out")).exists())
+        assertEquals("long", LiveRun.current!!.bundleId)
+        assertTrue(LiveRun.current!!.isRunning)
+
+        RunService.stop(app)
+        assertTrue(shadowOf(deliverStart()).isStoppedBySelf)
+        waitFor("the instrumentation to finish") { ended != null }
+        val error = ended!!.second.getValue("error")
+        assertTrue(error, ": the user asked for it" in error)
+        assertEquals(error, LiveRun.current!!.ended!!.error)
     }
 
     @Test
