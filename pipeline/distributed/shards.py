@@ -18,7 +18,7 @@ from pipeline.checkpoint import Progress, check, opened, restore, save_checkpoin
 from pipeline.distributed.partition import Partition
 from pipeline.distributed.ranks import Ranks
 from pipeline.distributed.trainer import ShardTrainer
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, verify_file, write_json
 from pipeline.table import I64
 from pipeline.train import Trainer
 
@@ -118,14 +118,13 @@ def load(
     of_items: list[Part] = []
     described: dict[str, Any] = {}
     whole: Part = {}
-    for source in range(old.world):
+    for source in _sources(old, partition, rank):
         users = _overlap(old.users, source, partition.users, rank)
         items = _overlap(old.items, source, partition.items, rank)
-        if source and users[0] == users[1] and items[0] == items[1]:
-            continue
         path = generation.shard(source)
         with opened(path) as (scalars, file):
             check(path, scalars, fingerprint)
+            verify_file(file, scalars.pop("sha256", None), scalars)
             described = scalars
             own, new = old.sizes(source)[0], partition.sizes(rank)[0]
             shift = int(old.users[source] - partition.users[rank])
@@ -134,6 +133,17 @@ def load(
             of_items.append(_slice(file, own + items[0], own + items[1], shift))
             whole = {name: file.get_tensor(name) for name in file.keys() if _whole(name)}  # noqa: SIM118
     return restore(trainer, described, _joined(of_users + of_items) | whole)
+
+
+def _sources(old: Partition, new: Partition, rank: int) -> list[int]:
+    """Give the shards that have rows of a rank's new one; some shard where that has none."""
+
+    def has_rows(source: int) -> bool:
+        users = _overlap(old.users, source, new.users, rank)
+        items = _overlap(old.items, source, new.items, rank)
+        return users[0] < users[1] or items[0] < items[1]
+
+    return [source for source in range(old.world) if has_rows(source)] or [0]
 
 
 def _overlap(old: I64, source: int, new: I64, rank: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save, save_file
 from pipeline.files import (
     SAFETENSORS,
     alone,
+    checksum_of_file,
     read_json,
     read_tensors,
     write_atomic,
@@ -39,6 +40,7 @@ def test_tensors_are_written_as_the_library_writes_them(
     write_tensors(path, tensors)
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
+        assert metadata == {"sha256": checksum_of_file(file)}
     assert path.read_bytes() == save(tensors, metadata=metadata)
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
 

@@ -131,3 +131,15 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     path = generation.shard(1)
     path.write_bytes(path.read_bytes()[:-100])
     assert all(f"{path}: damaged" in said for said in on_ranks(1, refuse, tmp_path))
+
+
+def test_a_flipped_bit_in_a_shard_is_noticed(tmp_path: Path) -> None:
+    on_ranks(2, save, tmp_path)
+    generation = shards.newest(tmp_path)
+    assert generation is not None
+    path = generation.shard(1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (said,) = on_ranks(1, refuse, tmp_path)
+    assert said.startswith(f"{path}: damaged")
+    assert "SHA-256" in said
