@@ -137,7 +137,7 @@ def check(path: Path, scalars: dict[str, Any], fingerprint: str) -> None:
     """
     if scalars["fingerprint"] != fingerprint:
         raise SparseRecError(
-            f"{path}: made with another recipe, model file or data",
+            f"{path}: made with another recipe, model file, data or factors",
             "choose another --out, or start over with --fresh",
         )
 

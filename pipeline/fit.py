@@ -84,6 +84,7 @@ def fit(
     observe: Callable[[Trainer], dict[str, float]] | None = None,
     device: torch.device = CPU,
     factors: Factors | None = None,
+    made_of: str = "",
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -100,6 +101,7 @@ def fit(
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
         device: where gradients are computed; see ``pipeline.compute``.
         factors: that ``start`` was made of, if they were made elsewhere: a refit's is, too.
+        made_of: their ``checksum``: a checkpoint of a run from others is another run's.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
@@ -113,9 +115,10 @@ def fit(
     def begin() -> PackedTable:
         return start or initial_table(recipe, split, progress=progress)
 
-    found = _train(recipe, split, begin, device, checkpoint, progress, observe)
+    fingerprint = fingerprint_of(recipe, split, made_of)
+    found = _train(recipe, split, begin, device, checkpoint, fingerprint, progress, observe)
     if recipe.refit:
-        found = _refit(recipe, split, factors, device, checkpoint, progress, found)
+        found = _refit(recipe, split, factors, made_of, device, checkpoint, progress, found)
     past, relevant = (split.train, split.valid), held_out(split)
     if len(relevant) == 0:
         return found
@@ -126,6 +129,7 @@ def _refit(
     recipe: Recipe,
     split: Split,
     factors: Factors | None,
+    made_of: str,
     device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
@@ -147,7 +151,8 @@ def _refit(
         return initial_table(recipe, whole, factors=factors, progress=progress)
 
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
-    last = _train(recipe, whole, begin, device, again, told, epochs=epochs)
+    fingerprint = fingerprint_of(recipe, whole, made_of)
+    last = _train(recipe, whole, begin, device, again, fingerprint, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 
 
@@ -162,6 +167,7 @@ def _train(
     begin: Callable[[], PackedTable],
     device: torch.device,
     checkpoint: Path | None,
+    fingerprint: str,
     progress: report.Progress,
     observe: Callable[[Trainer], dict[str, float]] | None = None,
     epochs: int | None = None,
@@ -175,7 +181,6 @@ def _train(
     trainer, steps_per_epoch = trainer_of(recipe, split, start)
     del start  # the trainer has a copy
     trainer.device = device
-    fingerprint = fingerprint_of(recipe, split)
     state = Progress()
     if resumed is not None:
         state = load_checkpoint(resumed, fingerprint, trainer)
@@ -384,13 +389,15 @@ def tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
     progress(f"{recipe.method}: {text}", epochs_done(state.history), recipe.epochs)
 
 
-def fingerprint_of(recipe: Recipe, split: Split) -> str:
+def fingerprint_of(recipe: Recipe, split: Split, made_of: str = "") -> str:
     """Give what tells a checkpoint of this run from another's: a hash of recipe and data.
 
-    A model of the user's, which may be edited between two runs, is part of the recipe.
+    A model of the user's, which may be edited between two runs, is part of the recipe; so are given
+    factors, by their ``checksum``.
     """
     digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode())
     digest.update(source_sha256(recipe.step.model).encode())
+    digest.update(made_of.encode())
     for part in (split.train, split.valid):
         digest.update(np.ascontiguousarray(part.users).data)
         digest.update(np.ascontiguousarray(part.items).data)

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.allocator import keep_freed_memory
@@ -53,6 +54,7 @@ def fit(
     progress: report.Progress = report.silent,
     device: torch.device = CPU,
     start: PackedTable | None = None,
+    made_of: str = "",
 ) -> Fitted | None:
     """Train by ``recipe`` on all ranks, evaluating on validation after each epoch.
 
@@ -66,6 +68,7 @@ def fit(
         progress: as there.
         device: where this rank computes gradients.
         start: what ``initial_table`` gives, if the first rank has it already.
+        made_of: as there, at the first rank.
 
     Returns:
         At the first rank what ``pipeline.fit.fit`` returns, else None.
@@ -78,7 +81,9 @@ def fit(
     keep_freed_memory()
     check(recipe, ranks.world)
     checked(recipe, split)
-    launcher, folder, fingerprint = os.getppid(), out / "checkpoint", fingerprint_of(recipe, split)
+    launcher, folder = os.getppid(), out / "checkpoint"
+    of_first = ranks.gather(np.frombuffer(made_of.encode(), np.uint8))[0]
+    fingerprint = fingerprint_of(recipe, split, of_first.tobytes().decode())
     with stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
         if ranks.rank == 0 and shards.newest(folder) is None:
             progress(f"{recipe.method}: start", 0, recipe.epochs)

@@ -87,6 +87,22 @@ def test_given_factors_are_what_a_run_starts_from(folder: Path) -> None:
     assert described["factors"]["method"] == "by hand"
 
 
+def test_a_run_from_other_factors_does_not_go_on_from_its_checkpoint(
+    folder: Path, tmp_path: Path
+) -> None:
+    split = temporal_split(read_log(folder / "log.csv"))
+    rows = np.random.default_rng(0).random((2, split.known_users + split.known_items, 16))
+    given = [write_factors(tmp_path / str(k), split, part, 16) for k, part in enumerate(rows)]
+    again = ["train", folder / "out", "--out", tmp_path / "run", *FEW, "--factors"]
+    for refit in ([], ["--refit"]):
+        run(*again, given[0], *refit, "--fresh")
+        before = (tmp_path / "run" / "table.safetensors").read_bytes()
+        run(*again, given[0], *refit)
+        assert (tmp_path / "run" / "table.safetensors").read_bytes() == before
+        with pytest.raises(SparseRecError, match="another recipe, model file, data or factors"):
+            run(*again, given[1], *refit)
+
+
 def test_factors_of_neumf_are_used_for_both_halves(folder: Path, tmp_path: Path) -> None:
     split = temporal_split(read_log(folder / "log.csv"))
     rows = np.random.default_rng(1).random((split.known_users + split.known_items, 32), np.float32)

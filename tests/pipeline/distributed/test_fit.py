@@ -24,6 +24,7 @@ from pipeline.fit import fit as alone
 from pipeline.history import epochs_done
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
+from sparserec.errors import SparseRecError
 from tests.pipeline.distributed.peers import on_ranks
 
 
@@ -65,6 +66,24 @@ def test_one_rank_is_one_process(split: Split, tmp_path: Path) -> None:
     assert found.history == expected.history
     np.testing.assert_array_equal(found.table.vals, expected.table.vals)
     assert found.test.recall == expected.test.recall
+
+
+def said(ranks: Ranks, recipe: Recipe, split: Split, out: Path, made_of: str) -> str:
+    """Fit with what only the first rank knows of given factors."""
+    of_rank = made_of if ranks.rank == 0 else ""
+    try:
+        fit(ranks, recipe, split, out, made_of=of_rank)
+    except SparseRecError as error:
+        return error.message
+    return ""
+
+
+def test_ranks_go_on_from_the_same_factors_alone(split: Split, tmp_path: Path) -> None:
+    recipe = replace(small(), epochs=1)
+    for made_of in ("a" * 64, "a" * 64):
+        assert on_ranks(2, said, recipe, split, tmp_path, made_of) == ["", ""]
+    for message in on_ranks(2, said, recipe, split, tmp_path, "b" * 64):
+        assert "another recipe, model file, data or factors" in message
 
 
 def fit_and_stop(ranks: Ranks, recipe: Recipe, split: Split, out: Path, steps: int) -> Any:
