@@ -100,14 +100,14 @@ def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None
         if old.exists() and not out.exists():
             old.replace(out)  # a crash came between the two renames below
         for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         part.mkdir(parents=True)
         write(part)
         if out.exists():
             out.replace(old)
         part.replace(out)
         _sync(out.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     except OSError as error:
         raise SparseRecError(
             f"{error.filename or out}: cannot be written ({error.strerror})",
@@ -115,6 +115,12 @@ def replace_folder(out: Path, mark: str, what: str, write: Callable[[Path], None
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)  # still there where something failed
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_symlink():  # which rmtree refuses
+        leftover.unlink()
+    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def read_manifest(bundle: Path) -> Manifest:

@@ -324,6 +324,16 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(built: Built, tmp_path: P
         assert {path.name for path in tmp_path.iterdir()} == {"link", "place"}
 
 
+@pytest.mark.parametrize("end", ["part", "old"])
+def test_a_link_that_a_crash_left_is_removed(built: Built, tmp_path: Path, end: str) -> None:
+    bundle, kept, files = tmp_path / "bundle", tmp_path / "kept", contents(built.path)
+    write_bundle(bundle, built.manifest, files)
+    kept.mkdir()
+    (tmp_path / f".bundle.sparserec-{end}").symlink_to("kept", target_is_directory=True)
+    write_bundle(bundle, built.manifest, files)
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "kept"}
+
+
 def test_other_folders_are_not_overwritten(built: Built, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(SparseRecError, match="is there and is not a bundle"):
