@@ -58,6 +58,17 @@ def test_what_is_not_finite_is_found(
         make_program("step.pte", {"update": update}, verify.step_references(Step(4, 6, L2, 256)))
 
 
+def test_a_penalty_that_no_program_can_be_compared_at_is_the_users() -> None:
+    rounded = 1e12 * (1 + 2**-20)  # as d = 64 rounds, and d = 6 does not
+    methods, references = (
+        step_methods(4, 6, 1e12, 256),
+        verify.step_references(Step(4, 6, rounded, 256)),
+    )
+    with pytest.raises(SparseRecError, match=r"gradients: PyTorch's own results") as error:
+        make_program("step.pte", methods, references)
+    assert error.value.fix == "lower --l2"
+
+
 def test_wrong_indices_are_found() -> None:
     right = score_methods(64, 4)["score"]
 
