@@ -114,7 +114,8 @@ def train(
     sparserec spark prepare; then the folder is given here.
 
     Stop it with Ctrl-C and run the same command again: it goes on where it was, bit for bit.
-    Defaults in the panels are those of sparserec; other methods have some of their own.
+    Defaults in the panels are those of sparserec; other methods have some of their own, and what
+    a method has no use for does nothing (docs/baselines.md).
 
     Example: sparserec train ml-100k --density 0.1 --out runs/first
     """

@@ -135,6 +135,22 @@ class Recipe:
                 f" the start is {self.start} and the window {self.window}",
                 "leave both out, or choose the method sparserec",
             )
+        if self.method in ("dense", "static", "small") and self.window > 0:
+            raise SparseRecError(
+                f"method {self.method} keeps its mask, and the window is {self.window}",
+                "leave out the window, or choose a method that updates its mask",
+            )
+        if self.method in ("set", "rigl", "dsl"):
+            if self.step.grow not in ("set", "rigl"):
+                raise SparseRecError(
+                    f"method {self.method} has a rule of its own, and grow is {self.step.grow}",
+                    "leave out grow, or choose the method sparserec",
+                )
+            if self.window == 0:
+                raise SparseRecError(
+                    f"method {self.method} updates its mask, and the window is 0",
+                    "leave out the window, or choose the method static",
+                )
         if self.method == "pep" and self.pep.search >= 1:
             raise SparseRecError(
                 f"pep_search is {self.pep.search:g}: its mask would be fixed after the last step,"

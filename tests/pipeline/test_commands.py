@@ -86,7 +86,7 @@ def test_each_flag_reaches_its_field() -> None:
         flag.name: get_args(flag.kind)[-1] if get_origin(flag.kind) else flag.kind(flag.default) + 1
         for flag in FLAGS
     } | {"density": 0.7, "ema": 0.5}
-    recipe = changed(RECIPES["rigl"](), values)
+    recipe = changed(sparserec(), values)
     for name, value in values.items():
         prefix, _, rest = name.partition("_")
         if hasattr(recipe.step, name):
@@ -120,6 +120,14 @@ def test_contradictions_are_refused() -> None:
             changed(RECIPES[method](), options)
     with pytest.raises(SparseRecError, match="method dense trains every entry"):
         changed(RECIPES["dense"](), {"density": 0.1})
+    for method in ("dense", "static", "small"):
+        with pytest.raises(SparseRecError, match=f"method {method} keeps its mask"):
+            changed(RECIPES[method](), {"window": 60})
+    for method in ("set", "rigl", "dsl"):
+        with pytest.raises(SparseRecError, match=f"method {method} has a rule of its own"):
+            changed(RECIPES[method](), {"grow": "instant"})
+        with pytest.raises(SparseRecError, match=f"method {method} updates its mask"):
+            changed(RECIPES[method](), {"window": 0})
     with pytest.raises(SparseRecError, match="method pep starts anew"):
         changed(RECIPES["pep"](), {"ema": 0.9})
     with pytest.raises(SparseRecError, match=r"ema is 1\.0"):
