@@ -9,6 +9,7 @@ is. The dataset's test part is not used. A change is one more row, such as ``win
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import fields, replace
 from statistics import mean
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.recommender import Recommender
 from pipeline.sampling import join
 from pipeline.table import F32, PackedTable
 from pipeline.tune import past_of
+from sparserec.errors import SparseRecError
 
 SEEDS = (1, 2, 3)
 EPOCHS = 6
@@ -60,7 +62,10 @@ def changed(recipe: Incremental, text: str) -> Incremental:
         name, _, value = pair.partition("=")
         if name not in kinds:
             raise ValueError(f"{name!r} is none of {', '.join(kinds)}")
-        values[name] = kinds[name](value)
+        try:
+            values[name] = kinds[name](value)
+        except ValueError:
+            raise ValueError(f"{pair!r}: {value!r} is no {kinds[name].__name__}") from None
     return replace(recipe, **values)
 
 
@@ -136,4 +141,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SparseRecError as error:
+        sys.exit(str(error))

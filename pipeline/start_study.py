@@ -19,6 +19,7 @@ from pipeline.nmf import Factors, NmfOptions, factorise
 from pipeline.recipes import PLAIN, Recipe, sparserec
 from pipeline.recommender import Recommender
 from pipeline.start import initial_table
+from sparserec.errors import SparseRecError
 
 VALID_USERS = 4000
 STARTS: dict[str, tuple[AlsOptions, NmfOptions]] = {
@@ -72,4 +73,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SparseRecError as error:
+        sys.exit(str(error))

@@ -1,5 +1,7 @@
 """The studies behind two defaults run on a user's own log and say what they found."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +53,17 @@ def test_what_no_device_can_be_told_is_refused(
     with pytest.raises(SystemExit):
         device_study.main()
     assert "'rate' is none of" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="'batch_size=x': 'x' is no int"):
+        changed(usual, "batch_size=x")
+
+
+@pytest.mark.parametrize("study", ["device_study", "start_study"])
+def test_a_dataset_that_is_not_there_is_one_line_and_its_fix(study: str) -> None:
+    command = [sys.executable, "-m", f"pipeline.{study}", "no-such"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no-such: neither a file or folder nor a dataset")
+    assert done.stderr.count("\n") == 2
 
 
 @pytest.mark.parametrize("model", ["neumf", "lightgcn"])
