@@ -45,6 +45,7 @@ def demo(
 
     It leaves a bundle, report.json, report.html and summary.json in the folder.
     """
+    from pipeline.files import alone
     from pipeline.recipes import RECIPES
 
     started = time.monotonic()
@@ -55,12 +56,13 @@ def demo(
     if tune:
         _tune(recipes, split)
         return
-    start = _initialise(recipes["sparserec"], split)
-    fitted = _train(recipes, data, split, start, out)
-    _compare(fitted, recipes)
-    bundle = _export(out)
-    report = _learn(device, bundle, out, _host_summary(fitted, recipes))
-    _finish(out, fitted, report, time.monotonic() - started)
+    with alone(out):
+        start = _initialise(recipes["sparserec"], split)
+        fitted = _train(recipes, data, split, start, out)
+        _compare(fitted, recipes)
+        bundle = _export(out)
+        report = _learn(device, bundle, out, _host_summary(fitted, recipes))
+        _finish(out, fitted, report, time.monotonic() - started)
     if report["correctness"]["verdict"] != "passed":
         raise typer.Exit(1)
 
@@ -133,13 +135,9 @@ def _train(
     fitted = {}
     with bars() as progress:
         for name, recipe in recipes.items():
-            folder = out / name
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoint = folder / "checkpoint.safetensors"
             begin = start if name == "sparserec" else None
-            fitted[name] = fit(recipe, split, checkpoint, progress, begin)
-            save_run(folder, data.name, data.source_sha256, recipe, split, fitted[name])
-            checkpoint.unlink()  # a second demo trains again
+            fitted[name] = fit(recipe, split, progress=progress, start=begin)
+            save_run(out / name, data.name, data.source_sha256, recipe, split, fitted[name])
     return fitted
 
 
