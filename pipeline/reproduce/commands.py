@@ -287,7 +287,8 @@ def verify(
     from pipeline.reproduce.verify import cheap
     from pipeline.reproduce.verify import verify as again
 
-    records = cheap(list(read(results, experiment.value).values()), parse_budget(at_most))
+    most_s = parse_budget(at_most, "--at-most")
+    records = cheap(list(read(results, experiment.value).values()), most_s)
     if not records:
         raise SparseRecError(
             f"{results}: no record of {experiment.value} took at most {at_most}",

@@ -31,15 +31,15 @@ class Options:
     stale: bool = False
 
 
-def parse_budget(text: str) -> float:
+def parse_budget(text: str, flag: str = "--budget") -> float:
     """Read a time such as ``90m``, ``2h``, ``45s`` or ``1h30m`` as seconds.
 
     Raises:
-        SparseRecError: it is none.
+        SparseRecError: it is none; names the flag.
     """
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
     parts = re.findall(r"([0-9]+\.?[0-9]*|\.[0-9]+)([hms])", text)
     total = sum(float(number) * units[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text.strip() or total <= 0:
-        raise SparseRecError(f"--budget {text!r} is no time", "write 90m, 2h or 1h30m")
+        raise SparseRecError(f"{flag} {text!r} is no time", "write 90m, 2h or 1h30m")
     return total

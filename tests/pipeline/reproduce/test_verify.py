@@ -46,6 +46,8 @@ def test_a_true_record_agrees_and_a_false_one_does_not(
     assert done.exit_code == 1
     refused = CliRunner().invoke(reproduce, [*command, "--at-most", "0.0001s"])
     assert "took at most" in str(refused.exception)
+    refused = CliRunner().invoke(reproduce, [*command, "--at-most", "10"])
+    assert "--at-most '10' is no time" in str(refused.exception)
 
 
 @pytest.mark.parametrize(
