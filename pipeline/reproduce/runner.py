@@ -241,10 +241,12 @@ class _Pool:
         slot = min(set(range(1, self.options.jobs + 1)) - {one.slot for one in self.running})
         one = _Running(cell, job.folder, process, lock, errors, slot)
         self.running.append(one)
-        assert process.stdin is not None
-        process.stdin.write(job.as_json())
-        process.stdin.close()
+        # First, as _stop waits for the word of every process that is running.
         threading.Thread(target=self._listen, args=(one,), daemon=True).start()
+        assert process.stdin is not None
+        # A worker that is gone already is the thread's to tell.
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write(job.as_json())
 
     def _listen(self, one: _Running) -> None:
         assert one.process.stdout is not None

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -333,6 +334,24 @@ def test_records_are_not_looked_for_in_a_folder_that_is_not_there(
     assert done.exit_code == 2
     assert "'no' does not exist" in done.output
     assert not (tmp_path / "no").exists()
+
+
+def test_a_worker_that_ends_before_it_is_asked_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def dying(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        process = start(["false"], **options)
+        process.wait()
+        return process
+
+    how = options(tmp_path)
+    settle(how.results, UNFACTORED)
+    monkeypatch.setattr(subprocess, "Popen", dying)
+    outcome = run([UNFACTORED], how)
+    assert (outcome.done, outcome.left) == (0, 1)
+    assert "exit code 1: no message" in outcome.failed[UNFACTORED.id]
 
 
 def test_a_worker_that_is_not_asked_properly_says_so() -> None:
