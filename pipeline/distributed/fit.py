@@ -82,7 +82,7 @@ def fit(
     check(recipe, ranks.world)
     checked(recipe, split)
     launcher, folder = os.getppid(), out / "checkpoint"
-    of_first = ranks.gather(np.frombuffer(made_of.encode(), np.uint8))[0]
+    of_first = ranks.gather(np.frombuffer(bytearray(made_of.encode()), np.uint8))[0]
     fingerprint = fingerprint_of(recipe, split, of_first.tobytes().decode())
     with stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
         if ranks.rank == 0 and shards.newest(folder) is None:
