@@ -145,15 +145,15 @@ def train(
         _look(dataset, log)
         launch(ranks, sys.argv[2:])
     name, source_sha256, split = _split(dataset, recipe.seed, protocol.value, log)
-    start, given, found, made_of = None, None, None, ""
+    start, given, found, factors_sha256 = None, None, None, ""
     if factors is not None and is_first():
         given, found = read_factors(factors, recipe, split, source_sha256)
-        made_of = checksum({"rows": found.rows})
+        factors_sha256 = checksum({"rows": found.rows})
         start = initial_table(recipe, split, factors=found)
         found = found if recipe.refit else None  # large, and not needed again
     out = out or Path("runs") / f"{name}-{method.value}"
     with nullcontext() if rank_of_many else alone(out):  # ranks see to that themselves
-        fitted = _trained(recipe, split, out, fresh, device, start, found, made_of)
+        fitted = _trained(recipe, split, out, fresh, device, start, found, factors_sha256)
         if fitted is None:
             return  # not the first rank
         save_run(out, name, source_sha256, recipe, split, fitted, given)
@@ -168,7 +168,7 @@ def _trained(
     device: torch.device,
     start: PackedTable | None,
     factors: Factors | None,
-    made_of: str,
+    factors_sha256: str,
 ) -> Fitted | None:
     """Train in this process, or as one rank of several; None from all but the first.
 
@@ -184,13 +184,13 @@ def _trained(
     checkpoint = out / ("checkpoint" if ranks else "checkpoint.safetensors")
     try:
         if ranks:
-            return together(recipe, split, out, fresh, device, start, made_of)
+            return together(recipe, split, out, fresh, device, start, factors_sha256)
         if fresh:
             checkpoint.unlink(missing_ok=True)
             refit_checkpoint(checkpoint).unlink(missing_ok=True)
         with bars() as progress:
             parts = recipe, split, checkpoint, progress, start
-            return fit(*parts, device=device, factors=factors, made_of=made_of)
+            return fit(*parts, device=device, factors=factors, factors_sha256=factors_sha256)
     except KeyboardInterrupt:
         goes_on = f"goes on from {checkpoint}" if checkpoint.exists() else "begins again"
         typer.echo(f"stopped; the same command {goes_on}", err=True)

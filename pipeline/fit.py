@@ -84,7 +84,7 @@ def fit(
     observe: Callable[[Trainer], dict[str, float]] | None = None,
     device: torch.device = CPU,
     factors: Factors | None = None,
-    made_of: str = "",
+    factors_sha256: str = "",
 ) -> Fitted:
     """Train by ``recipe``, evaluating on validation after each epoch.
 
@@ -101,7 +101,7 @@ def fit(
         observe: called after each epoch; what it returns joins the epoch's entry in the history.
         device: where gradients are computed; see ``pipeline.compute``.
         factors: that ``start`` was made of, if they were made elsewhere: a refit's is, too.
-        made_of: their ``checksum``: a checkpoint of a run from others is another run's.
+        factors_sha256: their ``checksum``: a checkpoint of a run from others is another run's.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
@@ -115,10 +115,10 @@ def fit(
     def begin() -> PackedTable:
         return start or initial_table(recipe, split, progress=progress)
 
-    fingerprint = fingerprint_of(recipe, split, made_of)
+    fingerprint = fingerprint_of(recipe, split, factors_sha256)
     found = _train(recipe, split, begin, device, checkpoint, fingerprint, progress, observe)
     if recipe.refit:
-        found = _refit(recipe, split, factors, made_of, device, checkpoint, progress, found)
+        found = _refit(recipe, split, factors, factors_sha256, device, checkpoint, progress, found)
     past, relevant = (split.train, split.valid), held_out(split)
     if len(relevant) == 0:
         return found
@@ -129,7 +129,7 @@ def _refit(
     recipe: Recipe,
     split: Split,
     factors: Factors | None,
-    made_of: str,
+    factors_sha256: str,
     device: torch.device,
     checkpoint: Path | None,
     progress: report.Progress,
@@ -151,7 +151,7 @@ def _refit(
         return initial_table(recipe, whole, factors=factors, progress=progress)
 
     again = None if checkpoint is None else refit_checkpoint(checkpoint)
-    fingerprint = fingerprint_of(recipe, whole, made_of)
+    fingerprint = fingerprint_of(recipe, whole, factors_sha256)
     last = _train(recipe, whole, begin, device, again, fingerprint, told, epochs=epochs)
     return replace(chosen, recommender=last.recommender)
 
@@ -389,7 +389,7 @@ def tell(progress: report.Progress, recipe: Recipe, state: Progress) -> None:
     progress(f"{recipe.method}: {text}", epochs_done(state.history), recipe.epochs)
 
 
-def fingerprint_of(recipe: Recipe, split: Split, made_of: str = "") -> str:
+def fingerprint_of(recipe: Recipe, split: Split, factors_sha256: str = "") -> str:
     """Give what tells a checkpoint of this run from another's: a hash of recipe and data.
 
     A model of the user's, which may be edited between two runs, is part of the recipe; so are given
@@ -397,7 +397,7 @@ def fingerprint_of(recipe: Recipe, split: Split, made_of: str = "") -> str:
     """
     digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode())
     digest.update(source_sha256(recipe.step.model).encode())
-    digest.update(made_of.encode())
+    digest.update(factors_sha256.encode())
     for part in (split.train, split.valid):
         digest.update(np.ascontiguousarray(part.users).data)
         digest.update(np.ascontiguousarray(part.items).data)

@@ -54,7 +54,7 @@ def fit(
     progress: report.Progress = report.silent,
     device: torch.device = CPU,
     start: PackedTable | None = None,
-    made_of: str = "",
+    factors_sha256: str = "",
 ) -> Fitted | None:
     """Train by ``recipe`` on all ranks, evaluating on validation after each epoch.
 
@@ -68,7 +68,7 @@ def fit(
         progress: as there.
         device: where this rank computes gradients.
         start: what ``initial_table`` gives, if the first rank has it already.
-        made_of: as there, at the first rank.
+        factors_sha256: as there, at the first rank.
 
     Returns:
         At the first rank what ``pipeline.fit.fit`` returns, else None.
@@ -82,7 +82,7 @@ def fit(
     check(recipe, ranks.world)
     checked(recipe, split)
     launcher, folder = os.getppid(), out / "checkpoint"
-    of_first = ranks.gather(np.frombuffer(bytearray(made_of.encode()), np.uint8))[0]
+    of_first = ranks.gather(np.frombuffer(bytearray(factors_sha256.encode()), np.uint8))[0]
     fingerprint = fingerprint_of(recipe, split, of_first.tobytes().decode())
     with stop_between_steps(signal.SIGINT, signal.SIGTERM) as stop:
         if ranks.rank == 0 and shards.newest(folder) is None:

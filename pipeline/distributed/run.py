@@ -32,7 +32,7 @@ def together(
     fresh: bool,
     device: torch.device,
     start: PackedTable | None = None,
-    made_of: str = "",
+    factors_sha256: str = "",
 ) -> Fitted | None:
     """Train with the ranks that torchrun started; see ``pipeline.distributed.fit.fit``.
 
@@ -43,7 +43,7 @@ def together(
         fresh: start over where there is a checkpoint.
         device: where this rank computes gradients: on a GPU, ranks talk over nccl, else gloo.
         start: what ``initial_table`` gives, if the first rank has it already.
-        made_of: as for ``fit``.
+        factors_sha256: as for ``fit``.
 
     Raises:
         SparseRecError: as ``fit`` does, or another run writes to ``out``; where no launcher waits
@@ -61,7 +61,7 @@ def together(
                     (out / "checkpoint.safetensors").unlink(missing_ok=True)
                 ranks.wait()
                 with report.bars() if first else nullcontext(report.silent) as progress:
-                    return fit(ranks, recipe, split, out, progress, device, start, made_of)
+                    return fit(ranks, recipe, split, out, progress, device, start, factors_sha256)
         except KeyboardInterrupt:
             if ranks.rank:
                 raise SystemExit(130) from None  # the first rank says it

@@ -68,11 +68,11 @@ def test_one_rank_is_one_process(split: Split, tmp_path: Path) -> None:
     assert found.test.recall == expected.test.recall
 
 
-def said(ranks: Ranks, recipe: Recipe, split: Split, out: Path, made_of: str) -> str:
+def said(ranks: Ranks, recipe: Recipe, split: Split, out: Path, factors_sha256: str) -> str:
     """Fit with what only the first rank knows of given factors."""
-    of_rank = made_of if ranks.rank == 0 else ""
+    of_rank = factors_sha256 if ranks.rank == 0 else ""
     try:
-        fit(ranks, recipe, split, out, made_of=of_rank)
+        fit(ranks, recipe, split, out, factors_sha256=of_rank)
     except SparseRecError as error:
         return error.message
     return ""
@@ -80,8 +80,8 @@ def said(ranks: Ranks, recipe: Recipe, split: Split, out: Path, made_of: str) ->
 
 def test_ranks_go_on_from_the_same_factors_alone(split: Split, tmp_path: Path) -> None:
     recipe = replace(small(), epochs=1)
-    for made_of in ("a" * 64, "a" * 64):
-        assert on_ranks(2, said, recipe, split, tmp_path, made_of) == ["", ""]
+    for factors_sha256 in ("a" * 64, "a" * 64):
+        assert on_ranks(2, said, recipe, split, tmp_path, factors_sha256) == ["", ""]
     for message in on_ranks(2, said, recipe, split, tmp_path, "b" * 64):
         assert "another recipe, model file, data or factors" in message
 
