@@ -91,10 +91,9 @@ def _ranked(chunks: Chunks, floor: int) -> Iterator[tuple[Keys, Bool]]:
 def best_of_rows(keys: Keys, count: int) -> Bool:
     """Mark each row's ``count`` largest keys, bool (R, d); of equal ones the first."""
     chosen = np.zeros(keys.shape, np.bool_)
-    if count:
-        rest, rows = keys.copy(), np.arange(len(keys))
-        for _ in range(count):
-            best = rest.argmax(axis=1)
-            chosen[rows, best] = True
-            rest[rows, best] = np.iinfo(np.int32).min
+    rest, rows = keys.copy(), np.arange(len(keys))
+    for _ in range(count):
+        best = rest.argmax(axis=1)
+        chosen[rows, best] = True
+        rest[rows, best] = np.iinfo(np.int32).min
     return chosen

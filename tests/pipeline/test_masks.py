@@ -26,16 +26,30 @@ def test_chosen_entries_are_those_of_a_sort(seed: int, floor: int, part: float) 
     rng = np.random.default_rng(seed)
     rows, dim = int(rng.integers(1, 30)), int(rng.integers(3, 9))
     scores = rng.normal(size=(rows, dim)).astype(np.float32)
-    kind = seed % 3
+    kind = seed % 4
     if kind == 1:
-        scores = np.round(scores, 1)  # ties, and -0 beside 0
+        scores = np.round(scores, 1)  # ties
     elif kind == 2:
-        scores = np.maximum(scores, 0)  # as NMF's, mostly zeros
+        scores = np.maximum(scores, 0) * rng.choice(np.float32([-1, 1]), scores.shape)  # 0 and -0
+    elif kind == 3:
+        scores = 1 + scores / 4096  # differ in their last digits
     count = rows * floor + int(part * rows * (dim - floor))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masks, "CHUNK_ROWS", 7)
         mask = top_entries(scores, count, floor)
     np.testing.assert_array_equal(mask, by_sorting(scores, count, floor))
+
+
+def test_the_bin_of_the_nth_largest_by_hand() -> None:
+    bins = np.array([4, 0, 2, 3])
+    assert [masks.last_bin(bins, n) for n in (1, 3, 4, 5, 6, 9)] == [
+        (3, 1),
+        (3, 3),
+        (2, 1),
+        (2, 2),
+        (0, 1),
+        (0, 4),
+    ]
 
 
 def test_a_random_table_is_the_one_drawn_whole() -> None:
