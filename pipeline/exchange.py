@@ -81,8 +81,6 @@ def exchange(
     size, place = largest(sums, table, sampled, wanted)
     _, dropped = weakest(table, sampled, floor, min(wanted, len(place)))
     count = len(dropped)
-    if count == 0:
-        return 0
     grown = place[first(-size, count)]
     rows = sampled[grown // table.dim]
     starts = {"v": row_means(table, state["v"], rows)} if "v" in state else {}
@@ -148,11 +146,9 @@ def strongest(strength: I32, slot: I64, num_rows: int, floor: int) -> Bool:
     kept = np.zeros(len(slot), np.bool_)
     sizes = np.bincount(slot, minlength=num_rows)
     starts = (np.cumsum(sizes) - sizes)[sizes > 0]
-    if len(starts) == 0 or floor <= 0:
-        return kept
     # Distinct keys: strength, then place. A kept entry's key sinks below all others.
     key = (strength.astype(np.int64) << 32) + np.arange(len(slot))
-    for _ in range(min(floor, int(sizes.max()))):
+    for _ in range(floor):
         best = np.maximum.reduceat(key, starts)
         best = best[best >= 0] & 0xFFFFFFFF
         kept[best] = True

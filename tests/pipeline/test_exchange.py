@@ -42,6 +42,16 @@ def test_hand_computed_case() -> None:
     np.testing.assert_array_equal(new_state["v"], np.float32([1, 1.5, 4, 5, 4, 6, 7]))
 
 
+def test_a_second_moment_starts_at_0_in_an_empty_row() -> None:
+    mask = np.array([[1, 1], [0, 0]], bool)
+    table = PackedTable.from_dense(np.ones((2, 2), np.float32), mask, num_users=1)
+    state = {"v": np.ones(2, np.float32)}
+    sums = np.array([[0, 0], [0, 5]], np.float32)
+    new, new_state, count = exchanged(table, np.array([0, 1]), sums, 0.5, 1, state)
+    assert (count, new.row_ptr.tolist(), new.cols.tolist()) == (1, [0, 1, 2], [1, 1])
+    assert new_state["v"].tolist() == [1, 0]
+
+
 def test_the_floor_is_passed_over_not_stopped_at() -> None:
     mask = np.array([[1, 1, 0], [1, 1, 1]], bool)
     values = np.array([[0.1, 0.2, 0], [3, 2, 1]], np.float32)
