@@ -11,6 +11,7 @@ from pipeline.data.split import Pairs
 from pipeline.nmf import (
     Factors,
     NmfOptions,
+    balanced,
     budget,
     factorise,
     factorise_cached,
@@ -60,7 +61,7 @@ def test_top_entries_is_the_floor_then_the_best() -> None:
     scores = np.array([[9, 8, 7], [3, 2, 1], [6, 5, 4]], np.float32)
     expected = np.array([[1, 1, 1], [1, 0, 0], [1, 0, 0]], bool)
     np.testing.assert_array_equal(top_entries(scores, 5, 1), expected)
-    assert budget(3, 3, 5 / 9, 1) == 5
+    assert [budget(3, 3, part / 9, 1) for part in (4.6, 5, 5.4)] == [5, 5, 5]
     with pytest.raises(SparseRecError, match="3 rows of 3 at least 1 each"):
         budget(3, 3, 2 / 9, 1)
 
@@ -126,11 +127,42 @@ def test_each_side_gets_its_share() -> None:
     rng = np.random.default_rng(0)
     rows = rng.random((60, 16), np.float32)
     rows[:20] *= 5  # users would take more than their share
-    factors = Factors(rows, 20)
-    joint = nmf_table(factors, 0.3, 1, 0.0, 0.1)
-    each = nmf_table(factors, 0.3, 1, 0.0, 0.1, sides="each")
-    assert joint.row_ptr[20] > each.row_ptr[20] == round(0.3 * 20 * 16)
-    assert joint.nnz == each.nnz == round(0.3 * 60 * 16)
+    factors, density = Factors(rows, 20), 288.6 / 960  # of users 96.2, of items 192.4
+    joint = nmf_table(factors, density, 1, 0.0, 0.1)
+    each = nmf_table(factors, density, 1, 0.0, 0.1, sides="each")
+    assert joint.row_ptr[20] > each.row_ptr[20] == 96
+    assert joint.nnz == each.nnz == 289
+
+
+@pytest.mark.parametrize(
+    ("rescale", "first", "second"),
+    [(0.0, (0, 0), (0, 1)), (0.5, (0, 0), (1, 0)), (1, (1, 0), (0, 0))],
+)
+def test_rows_are_rescaled_by_a_power_of_their_norm(
+    rescale: float, first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    # Norms are 15, 6 and 0; 12 / sqrt(15) > 6 / sqrt(6) > 9 / sqrt(15).
+    factors = Factors(np.float32([[12, 9], [6, 0], [0, 0]]), 1)
+    for count, expected in ((1, {first}), (2, {first, second})):
+        table = nmf_table(factors, count / 6, 0, rescale, 0.1)
+        found = table.entries(np.arange(3))
+        assert set(zip(found.slot.tolist(), found.col.tolist(), strict=True)) == expected
+
+
+def test_a_component_that_is_empty_on_a_side_stays_finite() -> None:
+    users, items = np.float32([4, 0, 9, 0]), np.float32([1, 0, 0, 1])
+    ratio = balanced(users, items)
+    np.testing.assert_allclose(ratio[:2], [0.5, 1])
+    assert np.isfinite(users * ratio).all()
+    assert np.isfinite(items / ratio).all()
+
+
+def test_a_rank_beyond_the_matrixs_leaves_columns_at_0() -> None:
+    pairs = Pairs(np.int32([0, 0, 1, 2]), np.int32([0, 1, 1, 2]), None)
+    rows = factorise(pairs, 3, 4, 6, seed=1).rows
+    assert rows.shape == (7, 6)
+    assert (rows[:, :3] > 0).any(axis=0).all()
+    assert not rows[:, 3:].any()
 
 
 def test_factors_side_by_side() -> None:
