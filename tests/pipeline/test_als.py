@@ -141,6 +141,14 @@ def test_sweeps_lower_the_objective_and_exchanges_lower_it_further() -> None:
     assert found[3] < found[2] - 0.01 * found[0]
 
 
+def test_before_the_first_sweep_interactions_score_a_half() -> None:
+    pairs, start = some_pairs(), random_table(USERS, ITEMS, DIM, 0.9, 1, 0.3, 5)
+    start.vals = np.abs(start.vals)
+    rows = refine(start, pairs, 1, AlsOptions(sweeps=0)).dense(0, USERS + ITEMS)
+    scores = (rows[pairs.users] * rows[USERS + pairs.items]).sum(axis=1)
+    assert scores.mean() == pytest.approx(0.5, rel=1e-5)
+
+
 def test_the_budget_of_each_side_and_the_floor_stay() -> None:
     pairs, start = some_pairs(), random_table(USERS, ITEMS, DIM, 0.5, 2, 0.3, 5)
     before = start.vals.copy()
@@ -164,6 +172,8 @@ def test_rows_come_in_parts_that_cover_them_all() -> None:
     assert [(part.start, part.stop) for part in row_slices(heavy)] == [(0, 1), (1, 2), (2, 3)]
     empty = sp.csr_matrix((5, 4), dtype=np.float32)
     assert [(part.start, part.stop) for part in row_slices(empty)] == [(0, 5)]
+    long = sp.csr_matrix((70_000, 4), dtype=np.float32)
+    assert [part.stop for part in row_slices(long)] == [1 << 16, 70_000]
 
 
 def test_parts_do_not_show_in_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
