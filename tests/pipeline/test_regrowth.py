@@ -142,6 +142,15 @@ def test_random_growth_drops_of_either_sign() -> None:
         assert dense[place] == values[place]
 
 
+def test_random_growth_takes_an_entry_at_0_for_positive() -> None:
+    values = np.float32([[0, 0, 1, 2, -1, -2, 0, 0]])
+    mask = np.arange(8)[None] < 6
+    table = PackedTable.from_dense(values, mask, num_users=1)
+    new, _, count = at_random(table, 0.5, 0, {}, seed=1, window=0)
+    assert count == 3  # two of the four from 0 on, which are those at 0, and -1
+    assert {1, 2, -2} <= set(new.vals.tolist())
+
+
 def test_random_growth_is_uniform_and_repeats() -> None:
     values = np.zeros((6, 8), np.float32)
     values[:, :3] = np.arange(1, 19).reshape(6, 3)
@@ -210,7 +219,9 @@ def test_importance_follows_the_weights() -> None:
     two = np.zeros(5)
     for window in range(1500):
         one[importance_rows(weights, 1, 7, window)] += 1
-        two[importance_rows(weights, 2, 7, window)] += 1
+        pair = importance_rows(weights, 2, 7, window)
+        assert pair[0] < pair[1]
+        two[pair] += 1
     share = weights / weights.sum()
     np.testing.assert_allclose(one / 1500, share, atol=0.05)
     # Without replacement: first r, or first another row q and then r out of those left.
@@ -218,3 +229,5 @@ def test_importance_follows_the_weights() -> None:
     np.testing.assert_allclose(two / 1500, share + second, atol=0.05)
     assert one[1] == two[1] == 0
     np.testing.assert_array_equal(importance_rows(weights, 9, 7, 0), [0, 2, 3, 4])
+    firsts = [[int(importance_rows(weights, 1, seed, w)[0]) for w in range(20)] for seed in (7, 8)]
+    assert firsts[0] != firsts[1]
