@@ -28,8 +28,9 @@ def test_all_entries_move_as_in_torch(name: OptimizerName) -> None:
         "adam": lambda: torch.optim.Adam([leaf], lr=0.1),
     }[name]()
     state = {key: np.zeros(7, np.float32) for key in STATE[name]}
+    sizes = np.float32([0, 1e-7, 1e-5, 1e-3, 0.1, 1, 10])  # beside Adam's epsilon of 1e-8
     for step in range(20):
-        grads = rng.normal(size=7).astype(np.float32)
+        grads = rng.normal(size=7).astype(np.float32) * sizes
         leaf.grad = torch.from_numpy(grads.astype(np.float64))
         made.step()
         update(name, vals, grads, None, state, 0.1, step)
@@ -38,9 +39,9 @@ def test_all_entries_move_as_in_torch(name: OptimizerName) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam"])
 def test_untouched_entries_and_their_state_stay(name: OptimizerName) -> None:
-    vals = np.ones(5, np.float32)
-    state = {key: np.full(5, 0.5, np.float32) for key in STATE[name]}
-    update(name, vals, np.ones(2, np.float32), np.array([1, 3]), state, 0.1, 0)
+    vals = np.ones(6, np.float32)
+    state = {key: np.full(6, 0.5, np.float32) for key in STATE[name]}
+    update(name, vals, np.ones(3, np.float32), np.array([1, 3, 4]), state, 0.1, 0)
     for values, start in ((vals, 1.0), *((value, 0.5) for value in state.values())):
-        assert np.all(values[[0, 2, 4]] == start)
-        assert np.all(values[[1, 3]] != start)
+        assert np.all(values[[0, 2, 5]] == start)
+        assert np.all(values[[1, 3, 4]] != start)
