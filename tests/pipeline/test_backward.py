@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline.backward import sampled_gradients
+from pipeline.draws import NEIGHBOURS
 from pipeline.exchange import Schedule
 from pipeline.losses import SHARED, LossName
 from pipeline.models import MODELS, ModelName
+from pipeline.neighbourhood import Neighbours
 from pipeline.regrowth import importance_rows
 from pipeline.train import Grow, StepConfig, Trainer
 from tests.pipeline.graphs import DIM, ITEMS, USERS, trainer
@@ -168,6 +171,31 @@ def test_gradient_importance_follows_the_window_before(model: ModelName) -> None
     expected = importance_rows(made.norms, round(0.3 * (USERS + ITEMS)), made.sampler.seed, 1)
     made.run_step()
     np.testing.assert_array_equal(made.sampled, expected)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("model", ["lightgcn", "ngcf"])
+def test_a_neighbourhood_with_room_for_all_has_the_graphs_gradients(
+    model: ModelName, padding: int
+) -> None:
+    made, _, adjacency = trainer(8, StepConfig(model, l2=0.02, batch_size=20))
+    neighbours, slots = Neighbours.of(made.sampler.log, USERS, ITEMS), made._slots()
+    width = int(np.diff(neighbours.ptr).max())
+    whole = neighbours.tile(slots, 5000, width, 1, NEIGHBOURS, 0)
+    size = int(np.count_nonzero(whole.rows >= 0)) + padding
+    tile = neighbours.tile(slots, size, width, 1, NEIGHBOURS, 0)
+    found = sampled_gradients(made._objective, made.table, tile, len(slots), made.dense, 20)
+    weight, dense = leaves(made)
+    value = dense_loss(made, weight, dense, adjacency, 0)
+    grad, *others = torch.autograd.grad(value, [weight, *dense.values()])
+    assert found.loss == pytest.approx(value.item(), abs=1e-5)
+    np.testing.assert_allclose(found.whole, grad[found.rows], atol=1e-5)
+    rows = np.repeat(np.arange(USERS + ITEMS), np.diff(made.table.row_ptr))[found.index]
+    np.testing.assert_allclose(
+        found.entries, grad.numpy()[rows, made.table.cols[found.index]], atol=1e-5
+    )
+    for name, wanted in zip(dense, others, strict=True):
+        np.testing.assert_allclose(found.dense[name], wanted, atol=1e-5)
 
 
 def test_a_graph_model_without_a_graph_is_refused() -> None:
