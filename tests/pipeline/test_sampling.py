@@ -3,7 +3,14 @@ import pytest
 
 from pipeline import sampling
 from pipeline.data.split import Pairs
-from pipeline.draws import NEGATIVES, POSITIVES, SAMPLED_ROWS, bounded, draws
+from pipeline.draws import (
+    NEGATIVES,
+    POSITIVES,
+    SAMPLED_ROWS,
+    SHARED_NEGATIVES,
+    bounded,
+    draws,
+)
 from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
 
 
@@ -31,6 +38,12 @@ def test_batches_follow_the_page_triple_by_triple() -> None:
                 if (users[b], expected) not in known:
                     break
             assert negatives[b] == expected
+        for part, of_all in zip(
+            sampler.batch(step, 20, 30), (users, positives, negatives), strict=True
+        ):
+            np.testing.assert_array_equal(part, of_all[30:])
+        shared = [one(5, SHARED_NEGATIVES, step, k, 12) for k in range(50)]
+        np.testing.assert_array_equal(sampler.shared_negatives(step, 50), shared)
 
 
 def test_a_user_who_likes_everything_gets_the_last_try() -> None:
@@ -38,6 +51,12 @@ def test_a_user_who_likes_everything_gets_the_last_try() -> None:
     sampler = TripleSampler.of(log, None, num_items=4, known_items=4, seed=1)
     _, _, negatives = sampler.batch(0, 8)
     assert list(negatives) == [one(1, NEGATIVES, 0, b * 8 + 7, 4) for b in range(8)]
+
+
+def test_a_pair_beyond_all_known_ones_is_not_liked() -> None:
+    log = Pairs(np.zeros(1, np.int32), np.zeros(1, np.int32), None)
+    _, _, negatives = TripleSampler.of(log, None, num_items=2, known_items=2, seed=1).batch(0, 20)
+    assert (negatives == 1).all()
 
 
 def test_sampled_rows_are_the_first_distinct_ones() -> None:
@@ -66,14 +85,15 @@ def test_frequent_rows_are_sampled_more_often() -> None:
     assert counts[:2].min() > 4 * counts[2:].max()
 
 
+@pytest.mark.parametrize("often", [0, 3000])
 @pytest.mark.parametrize("size", [1, 7, 40, 60])
 def test_rows_drawn_in_blocks_are_those_drawn_at_once(
-    size: int, monkeypatch: pytest.MonkeyPatch
+    size: int, often: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(size)
-    log = Pairs(
-        rng.integers(0, 20, 90).astype(np.int32), rng.integers(0, 40, 90).astype(np.int32), None
-    )
+    pairs = np.zeros((2, often + 90), np.int32)  # one pair so often that others are not met in time
+    pairs[:, often:] = rng.integers(0, [[20], [40]], (2, 90))
+    log = Pairs(*pairs, None)
     index = np.arange(16 * size)
     chosen = bounded(draws(3, SAMPLED_ROWS, 5, index), len(log))
     both = np.stack([log.users[chosen], 20 + log.items[chosen]], axis=1).ravel().tolist()
