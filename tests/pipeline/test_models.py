@@ -125,6 +125,17 @@ def test_the_same_seed_gives_the_same_layers() -> None:
         assert bool(one) == (name in ("neumf", "ngcf"))
 
 
+def test_layers_start_as_wide_as_their_rules_say() -> None:
+    neumf, ngcf = (MODELS[name].initial(512, 1) for name in ("neumf", "ngcf"))
+    for layer in range(3):  # He et al., ICCV 2015: inputs alone count, for a ReLU follows
+        spread = np.sqrt(2 / (512 >> layer))
+        assert neumf[f"layer{layer}.weight"].std() == pytest.approx(spread, rel=0.02)
+    assert neumf["output.mlp"].std() == pytest.approx(np.sqrt(8 / 512), rel=0.25)
+    assert (neumf["output.gmf"] == 1).all()
+    for name in ("sum0.weight", "product2.weight"):  # Glorot and Bengio, AISTATS 2010
+        assert np.abs(ngcf[name]).max() == pytest.approx(np.sqrt(6 / (512 + 512)), rel=1e-3)
+
+
 def test_neumf_refuses_a_width_that_cannot_be_halved() -> None:
     with pytest.raises(SparseRecError, match="multiple of 8"):
         MODELS["neumf"].initial(12, 1)
