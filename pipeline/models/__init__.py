@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol, cast
 from torch import Tensor
 
 from pipeline.models import lightgcn, mf, neumf, ngcf
-from pipeline.models.parts import first
 from pipeline.table import F32
 from sparserec.errors import SparseRecError
 
@@ -56,7 +55,7 @@ class Model(Protocol):
         """Turn the table's rows (N, w) into the vectors (N, w') that scores are made from.
 
         With ``recompute`` the backward pass computes a layer again instead of keeping it. With
-        ``size`` only the first vectors are wanted, (size, w').
+        ``size``, which exported programs alone give, only the first vectors are wanted, (size, w').
         """
 
     def pair_scores(self, users: Tensor, items: Tensor, dense: Dense) -> Tensor:
@@ -78,7 +77,7 @@ class Model(Protocol):
 PARTS = ("GRAPH", "PAIR_FLOATS", "initial", "propagate", "pair_scores", "scores")
 """What a model's file defines.
 
-It may define ``example_scores`` and ``example_margins`` too, and take ``recompute`` and ``size``.
+It may define ``example_scores`` and ``example_margins`` too, and take ``recompute``.
 
 ``catalogue_scores(users, items, dense)`` is optional too: ``scores`` of (A, w') and (C, w') without
 gradients, in parts as small as suits a host, which calls it with PyTorch on one thread.
@@ -134,20 +133,14 @@ def _from_file(path: Path) -> Model:
 def _complete(module: Any) -> None:
     """Give a model of the user's what only makes the others faster or smaller."""
     propagate, pair_scores = module.propagate, module.pair_scores
-    known = inspect.signature(propagate).parameters
-    if not {"recompute", "size"} <= known.keys():
+    if "recompute" not in inspect.signature(propagate).parameters:
 
-        def make_all(
-            rows: Tensor,
-            aggregate: Aggregate,
-            dense: Dense,
-            recompute: bool = False,
-            size: int | None = None,
+        def keeping_layers(
+            rows: Tensor, aggregate: Aggregate, dense: Dense, recompute: bool = False
         ) -> Tensor:
-            options = {"recompute": recompute} if "recompute" in known else {}
-            return first(propagate(rows, aggregate, dense, **options), size)
+            return propagate(rows, aggregate, dense)  # type: ignore[no-any-return]
 
-        module.propagate = make_all
+        module.propagate = keeping_layers
     if not hasattr(module, "example_scores"):
 
         def example_scores(vectors: Tensor, size: int, dense: Dense) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from pipeline.data.synthetic import generate
 from pipeline.fit import fit
 from pipeline.history import History
 from pipeline.models import MODELS, ModelName
+from pipeline.models.ngcf import normalize
 from pipeline.recipes import RECIPES
 from pipeline.run import load_run
 from sparserec.errors import SparseRecError
@@ -101,6 +102,11 @@ def test_ngcf_sends_the_papers_messages() -> None:
             rows.clone().requires_grad_(wants_gradients), lambda x: adjacency @ x, dense
         )
         torch.testing.assert_close(got.detach(), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_rows_of_any_length_are_normalised_but_zeros() -> None:
+    found = normalize(torch.tensor([[3.0, 4.0], [0.03, 0.04], [0, 0]]))
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.8], [0.6, 0.8], [0, 0]]))
 
 
 def test_neumf_is_gmf_beside_a_perceptron() -> None:
