@@ -77,5 +77,5 @@ def small_dim(dim: int, density: float) -> int:
 
     Its N d' parameters are at most the budget, or N where the budget is smaller still.
     """
-    # The small term keeps 10 * 0.7 at 7 in binary arithmetic.
+    # The small term keeps 100 * 0.29 at 29 in binary arithmetic.
     return max(1, math.floor(density * dim + 1e-9))
