@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline.backward import Gradients
+from pipeline.models import MODELS
 from pipeline.nmf import random_table
 from pipeline.pep import PepOptions, PepTrainer, soft_threshold, soft_threshold_grads
 from pipeline.sampling import TripleSampler
@@ -26,10 +27,11 @@ def test_hand_computed() -> None:
     np.testing.assert_allclose(by_threshold, [-0.25, 0.1875, 0, 0.1875], atol=1e-6)
 
 
-def trainer_of(config: StepConfig, pep: PepOptions) -> PepTrainer:
+def trainer_of(config: StepConfig, pep: PepOptions, seed: int = 0) -> PepTrainer:
     table = random_table(USERS, ITEMS, 8, 1.0, 0, 0.5, seed=2)
     sampler = TripleSampler.of(interactions(5), None, ITEMS, ITEMS, 1)
-    return PepTrainer(table, sampler, config, None, pep=pep)
+    dense = MODELS[config.model].initial(8, seed)
+    return PepTrainer(table, sampler, config, None, dense=dense, pep=pep, seed=seed)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -70,7 +72,8 @@ def test_the_mask_meets_the_budget_and_values_go_back() -> None:
         trainer.run_step()
     left = trainer.table.vals != 0
     assert trainer.left < 0.9
-    for density in (trainer.left - 0.05, trainer.left + 0.05):  # it left too many, and too few
+    # It left too many, and too few.
+    for density in (0.27, trainer.left - 0.05, trainer.left + 0.05):
         again = trainer_of(trainer.config, trainer.pep)
         again.state = {name: values.copy() for name, values in trainer.state.items()}
         again.fix_mask(density)
@@ -78,6 +81,8 @@ def test_the_mask_meets_the_budget_and_values_go_back() -> None:
         assert again.left == pytest.approx(density, abs=1e-3)
         assert not again.searching
         assert set(again.state) == {"m", "v"}
+        assert not any(values.any() for values in again.state.values())
+        assert np.diff(again.table.row_ptr).min() >= again.config.floor
         dense = again.table.dense(0, USERS + ITEMS).ravel()
         np.testing.assert_array_equal(dense[dense != 0], initial[dense != 0])
         inside = dense != 0
@@ -87,6 +92,26 @@ def test_the_mask_meets_the_budget_and_values_go_back() -> None:
         before = again.table.cols.copy()
         again.run_step()
         np.testing.assert_array_equal(again.table.cols, before)
+
+
+def test_of_equal_values_those_of_the_lowest_thresholds_stay() -> None:
+    trainer = trainer_of(StepConfig(floor=0), PepOptions())
+    thresholds = np.random.default_rng(3).normal(size=trainer.table.nnz).astype(np.float32)
+    trainer.state |= {"pep_v": np.ones_like(thresholds), "pep_s": thresholds}
+    trainer.fix_mask(0.25)
+    rows = np.repeat(np.arange(USERS + ITEMS), np.diff(trainer.table.row_ptr))
+    kept = np.argsort(thresholds, kind="stable")[: trainer.table.nnz]
+    np.testing.assert_array_equal(rows * 8 + trainer.table.cols, np.sort(kept))
+
+
+def test_layers_start_anew_with_the_mask() -> None:
+    trainer = trainer_of(StepConfig("neumf", batch_size=100), PepOptions(), seed=7)
+    for _ in range(3):
+        trainer.run_step()
+    trainer.fix_mask(0.5)
+    for name, values in MODELS["neumf"].initial(8, 7).items():
+        np.testing.assert_array_equal(trainer.dense[name], values)
+        assert not any(state.any() for state in trainer.dense_state[name].values())
 
 
 def test_entries_that_are_gone_have_no_gradient() -> None:
