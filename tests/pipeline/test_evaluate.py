@@ -67,6 +67,27 @@ def test_a_part_of_the_users_and_of_the_interactions_at_a_time(
     np.testing.assert_array_equal(found.relevant, whole.relevant)
 
 
+def test_of_the_users_asked_for_those_with_something_to_find_count() -> None:
+    table, pairs, seen, known = case(7)
+    has_none = pairs.users == 2
+    held_out = Pairs(pairs.users[~has_none], pairs.items[~has_none], None)
+    whole = evaluate(Recommender(table), held_out, seen, known)
+    asked = np.arange(0, table.num_users, 2)
+    found = evaluate(Recommender(table), held_out, seen, known, asked)
+    chosen = np.isin(whole.users, asked)
+    assert 0 < chosen.sum() < min(len(chosen), len(asked))
+    np.testing.assert_array_equal(found.users, whole.users[chosen])
+    np.testing.assert_array_equal(found.hits, whole.hits[chosen])
+
+
+def test_of_equal_scores_the_smaller_items_come_first() -> None:
+    table = PackedTable.from_dense(np.ones((31, 2), np.float32), np.ones((31, 2), bool), 1)
+    held_out = Pairs(np.zeros(5, np.int32), np.arange(5, dtype=np.int32), None)
+    nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), None)
+    found = evaluate(Recommender(table), held_out, nothing, 30).as_dict()
+    assert found == dict.fromkeys(found, 1)  # one user, and all of it found at each cutoff
+
+
 def test_fewer_items_than_the_cutoff() -> None:
     table = PackedTable.from_dense(np.ones((4, 2), np.float32), np.ones((4, 2), bool), 1)
     held_out = Pairs(np.zeros(3, np.int32), np.arange(3, dtype=np.int32), None)
