@@ -191,6 +191,24 @@ def test_a_user_newcomer_cannot_come_from_a_per_user_split():
     assert split.known_users == split.num_users == 50
 
 
+def test_random_parts_are_of_the_sizes_asked_for():
+    # Each of 20 users has all of 20 items, so that nothing is dropped.
+    rows = [(u, i, None) for i in range(20) for u in range(20)]
+    split = leave_out(log_of(rows), valid=0.1, log=0.2, later=0.3)
+    for name, size in zip(PARTS, (8, 2, 4, 6), strict=True):
+        assert np.bincount(getattr(split, name).users).tolist() == [size] * 20
+    files = [log_of(rows[:250]), log_of(rows[250:])]
+    split, other = pooled_split(files), pooled_split(files, seed=1)
+    for name, size in (("train", 10), ("valid", 5), ("later", 5)):
+        assert np.bincount(getattr(split, name).users).tolist() == [size] * 20
+    assert raw(split, "valid") != raw(other, "valid")
+
+
+def test_parts_of_one_whole_may_come_to_a_little_more_in_binary():
+    split = temporal_split(log_of([(0, i, i) for i in range(9)]), 0.33, 0.56, 0.11)
+    assert [len(getattr(split, name)) for name in PARTS] == [2, 6, 1, 0]
+
+
 def test_seed_decides_what_is_held_out():
     interactions = generate(30, 60, 600)
     same, again, other = (leave_out(interactions, seed=seed) for seed in (1, 1, 2))
