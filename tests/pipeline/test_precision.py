@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from pipeline.draws import ROUNDING, draws
 from pipeline.nmf import random_table
-from pipeline.precision import Precision, decoded, encoded, round_rows
+from pipeline.precision import Precision, Rounding, decoded, encoded, round_rows
 
 
 @pytest.mark.parametrize(("precision", "size"), [("float32", 4), ("float16", 2), ("int8", 1)])
@@ -34,3 +37,30 @@ def test_int8_rounds_up_as_often_as_it_should() -> None:
     mean = total / 4000
     np.testing.assert_allclose(mean[:4], wanted[:4], atol=0.03)
     np.testing.assert_array_equal(mean[4:], wanted[4:])  # the other row was not touched
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_int8_follows_the_page_entry_by_entry(rounding: Rounding) -> None:
+    table, seed, step = random_table(20, 30, 8, 0.5, 2, 0.3, seed=1), 5, 9
+    table.vals[table.row_ptr[3] : table.row_ptr[4]] = 0  # a row of zeros
+    before, rows = table.dense(0, 50), [40, 3, 7]
+    round_rows(table, np.array(rows), "int8", seed, step, rounding)
+    expected = before.copy()
+    for row in rows:
+        scale = np.abs(before[row]).max() / np.float32(127)
+        for col in np.flatnonzero(before[row]).tolist():
+            drawn = int(draws(seed, ROUNDING, step, np.array([row * 8 + col]))[0])
+            up = (drawn >> 40) * 2.0**-24 if rounding == "stochastic" else 0.5
+            level = math.floor(float(before[row, col]) / float(scale) + up)
+            expected[row, col] = np.float32(level) * scale
+    np.testing.assert_array_equal(table.dense(0, 50), expected)
+
+
+def test_float16_rounds_to_nearest_and_stays_finite() -> None:
+    table = random_table(1, 1, 4, 1.0, 0, 1.0, seed=1)
+    table.vals = np.tile(np.float32([1e6, -1e6, 0.1, 1 / 3]), 2)
+    expected = np.float32(np.float16([65504, -65504, 0.1, 1 / 3]))
+    np.testing.assert_array_equal(decoded(table, encoded(table, "float16")), np.tile(expected, 2))
+    round_rows(table, np.array([0]), "float16", seed=1, step=0)
+    np.testing.assert_array_equal(table.dense(0, 1)[0], expected)
+    assert table.vals[4] == 1e6  # the other row was not touched
