@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.split import Pairs
-from pipeline.draws import NEIGHBOURS
+from pipeline.draws import CHUNK_NEIGHBOURS, NEIGHBOURS, bounded, draws
 from pipeline.graph import Graph
 from pipeline.models import lightgcn
-from pipeline.neighbourhood import Chunks, Neighbours, Tile
+from pipeline.neighbourhood import Chunks, Neighbourhood, Neighbours, Tile
 
 USERS, ITEMS = 30, 40
 
@@ -55,6 +55,26 @@ def test_lists_and_transposes_agree(seed: int, count: int, width: int, room: int
     _check(tile, neighbours)
     again = neighbours.tile(slots, 12 + room, width, seed, NEIGHBOURS, 3)
     np.testing.assert_array_equal(tile.neighbours, again.neighbours)
+
+
+def test_what_is_sampled_follows_the_page_slot_by_slot() -> None:
+    neighbours, width = Neighbours.of(_pairs(2, 600), USERS, ITEMS), 5
+    degree = np.diff(neighbours.ptr)
+    batch = np.arange(60, 0, -5)
+    for tile, stream, step in (
+        (Neighbourhood(neighbours, 300, width).tile(batch, 3, 8), NEIGHBOURS, 8),
+        (Chunks(neighbours, 12, 300, width, 3).tile(2), CHUNK_NEIGHBOURS, 2),
+    ):
+        for slot, row in enumerate(tile.rows[:12].tolist()):
+            assert degree[row] > width
+            index = slot * width + np.arange(width)
+            drawn = bounded(draws(3, stream, step, index), int(degree[row]))
+            wanted = list(dict.fromkeys(neighbours.rows[neighbours.ptr[row] + drawn].tolist()))
+            weights = tile.neighbour_weights[slot]
+            count = np.count_nonzero(weights)
+            assert tile.rows[tile.neighbours[slot, :count]].tolist() == wanted
+            expected = np.sqrt(degree[row] / degree[wanted]) / count
+            np.testing.assert_allclose(weights[:count], expected, rtol=1e-6)
 
 
 def test_with_room_for_all_it_is_the_graph() -> None:
