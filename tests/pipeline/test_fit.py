@@ -16,13 +16,16 @@ from safetensors.numpy import save
 
 from pipeline.api import SparseRec
 from pipeline.checkpoint import Progress, load_checkpoint, save_checkpoint
+from pipeline.data.interactions import pair_keys
 from pipeline.data.logs import write_csv
 from pipeline.data.split import Pairs, Split, temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.evaluate import evaluate
 from pipeline.files import write_tensors
-from pipeline.fit import Fitted, fit, held_out, trainer_of
+from pipeline.fit import Fitted, fit, held_out, known_only, trainer_of
+from pipeline.models import MODELS
 from pipeline.nmf import Factors
+from pipeline.pep import PepOptions, PepTrainer
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.run import load_run, save_run
 from pipeline.sampling import join
@@ -413,6 +416,58 @@ def test_a_refit_never_looks_at_the_test_part(split: Split) -> None:
     one, other = fit(recipe, split), fit(recipe, replace(split, log=moved))
     assert one.test.recall != other.test.recall
     np.testing.assert_array_equal(one.table.vals, other.table.vals)
+
+
+def test_a_refit_takes_no_validation_pair_for_a_negative(split: Split) -> None:
+    """Though keys that were made beforehand are those of the train part alone."""
+    recipe = replace(small("static"), refit=True, epochs=1)
+    keys = np.sort(pair_keys(split.train.users, split.train.items, split.known_items))
+    plain, keyed = fit(recipe, split), fit(recipe, replace(split, train_keys=keys))
+    np.testing.assert_array_equal(plain.table.vals, keyed.table.vals)
+
+
+def test_pairs_with_a_newcomer_on_either_side_are_left_out(split: Split) -> None:
+    users, items = split.known_users, split.known_items
+    pairs = Pairs(np.int32([0, users, 0, users]), np.int32([0, 0, items, items]), None)
+    left = known_only(pairs, split)
+    assert (left.users.tolist(), left.items.tolist()) == ([0], [0])
+
+
+@pytest.mark.parametrize("method", ["static", "pep"])
+def test_layers_are_drawn_by_the_recipes_seed(method: str, split: Split) -> None:
+    recipe = replace(small(method), seed=7)
+    recipe = replace(recipe, step=replace(recipe.step, model="neumf"))
+    start = initial_table(recipe, split)
+    before = start.vals.copy()
+    trainer, _ = trainer_of(recipe, split, start)
+    trainer.run_step()
+    np.testing.assert_array_equal(start.vals, before)
+    if isinstance(trainer, PepTrainer):
+        trainer.fix_mask(recipe.density)
+    else:
+        trainer, _ = trainer_of(recipe, split, start)
+    for name, values in MODELS["neumf"].initial(32, 7).items():
+        np.testing.assert_array_equal(trainer.dense[name], values)
+
+
+def test_gradual_pruning_ends_half_way(split: Split) -> None:
+    seen = fit(small("magnitude"), split, observe=lambda of: {"density": of.table.density})
+    first, *rest = (entry["density"] for entry in seen.history)
+    assert first > 0.2
+    assert rest == pytest.approx([0.1] * 3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "searches"),
+    [(PepOptions(search=0.75), 2), (PepOptions(search=0.25), 0), (PepOptions(start=0.0), 0)],
+)
+def test_pep_searches_for_its_part_or_until_its_thresholds_leave_few_enough(
+    options: PepOptions, searches: int, split: Split
+) -> None:
+    history = fit(replace(small("pep"), pep=options), split).history
+    left = [entry["left"] for entry in history]
+    assert min(left[:searches], default=1) > 0.9
+    assert left[searches:] == pytest.approx([0.1] * (4 - searches), abs=1e-3)
 
 
 def test_sides_share_the_budget_or_compete_for_it(split: Split) -> None:
