@@ -1,5 +1,6 @@
 """Steps of every model against a dense PyTorch model that knows nothing of packing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,21 @@ from torch.nn import functional as F
 
 from pipeline.backward import sampled_gradients
 from pipeline.draws import NEIGHBOURS
-from pipeline.exchange import Schedule
+from pipeline.exchange import Schedule, exchange
 from pipeline.losses import SHARED, LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Neighbours
-from pipeline.regrowth import importance_rows
-from pipeline.train import Grow, StepConfig, Trainer
+from pipeline.precision import Rounding, round_rows
+from pipeline.prune import magnitude_prune
+from pipeline.regrowth import importance_rows, regrow_at_random, regrow_by_gradient
+from pipeline.sampling import uniform_rows
+from pipeline.train import Grow, Importance, StepConfig, Trainer
 from tests.pipeline.graphs import DIM, ITEMS, USERS, trainer
 
 CASES = [
     ("mf", "bpr"),
     ("mf", "softmax"),
+    ("neumf", "bpr"),
     ("neumf", "bce"),
     ("ngcf", "bpr"),
     ("lightgcn", "bpr"),
@@ -32,6 +37,7 @@ CASES = [
 def parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a batch come in several parts and a rest, as large ones do."""
     monkeypatch.setattr("pipeline.backward.FLOATS_AT_A_TIME", 40)
+    monkeypatch.setattr(MODELS["neumf"], "PAIR_FLOATS", 1)
 
 
 def dense_loss(
@@ -126,10 +132,12 @@ def test_sums_are_those_of_the_dense_gradient(model: ModelName, grow: Grow) -> N
     made, mask, adjacency = trainer(5, config, Schedule(100, 5, 0.0))
     weight, dense = leaves(made)
     sums = torch.zeros_like(weight)
-    for step in range(5):
+    for step in range(10):
         value = dense_loss(made, weight, dense, adjacency, step)
         grads = torch.autograd.grad(value, [weight, *dense.values()])
-        if grow != "instant" or step == 4:
+        if step == 5:  # the second window begins
+            sums.zero_()
+        if grow != "instant" or step % 5 == 4:
             sums += grads[0].abs() if grow == "magnitude" else grads[0]
         with torch.no_grad():
             weight -= 0.05 * grads[0] * torch.from_numpy(mask)
@@ -143,14 +151,45 @@ def test_sums_are_those_of_the_dense_gradient(model: ModelName, grow: Grow) -> N
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])
 def test_the_literal_reading_trains_sampled_rows_only(model: ModelName) -> None:
     config = StepConfig(
-        model, "bpr", "sgd", 0.05, 0.02, 60, sampled_fraction=0.3, backward="literal"
+        model, "bpr", "momentum", 0.05, 0.02, 60, sampled_fraction=0.3, backward="literal"
     )
-    made, _, _ = trainer(6, config, Schedule(100, 50, 0.2))
-    before = made.table.dense(0, USERS + ITEMS)
+    made, _, _ = trainer(6, config, Schedule(100, 1, 0.0))
+    for _ in range(3):  # rows of the windows before have momentum
+        before = made.table.dense(0, USERS + ITEMS)
+        made.run_step()
+        moved = (made.table.dense(0, USERS + ITEMS) != before).any(axis=1)
+        assert moved.any()
+        assert set(np.flatnonzero(moved)) <= set(made.sampled.tolist())
+    made, _, _ = trainer(6, config)  # without windows there are no such rows, and all are trained
+    before = made.table.vals.copy()
     made.run_step()
-    moved = (made.table.dense(0, USERS + ITEMS) != before).any(axis=1)
-    assert moved.any()
-    assert set(np.flatnonzero(moved)) <= set(made.sampled.tolist())
+    assert (made.table.vals != before).mean() > 0.9
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.25, 14), (0.001, 1)])  # of 54 rows
+def test_as_many_rows_are_sampled_as_the_fraction_says(fraction: float, size: int) -> None:
+    rows = USERS + ITEMS
+    config = StepConfig(sampled_fraction=fraction, importance="uniform")
+    made, _, _ = trainer(5, config, Schedule(100, 2, 0.0))
+    for window in (0, 0, 1):
+        made.run_step()
+        np.testing.assert_array_equal(made.sampled, uniform_rows(rows, window, size, 5))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_rows_are_rounded_as_they_are_written_back(model: ModelName, rounding: Rounding) -> None:
+    config = StepConfig(model, optimizer="sgd", batch_size=5, precision="int8", rounding=rounding)
+    made, _, _ = trainer(5, config)
+    plain, _, _ = trainer(5, replace(config, precision="float32"))
+    made.step = plain.step = 3
+    made.run_step()
+    plain.run_step()
+    slots = plain.sampler.batch(3, 5)
+    touched = np.unique(np.concatenate([slots[0], USERS + slots[1], USERS + slots[2]]))
+    rows = touched if model == "mf" else np.arange(USERS + ITEMS)
+    round_rows(plain.table, rows, "int8", 5, 3, rounding)
+    np.testing.assert_array_equal(made.table.vals, plain.table.vals)
 
 
 @pytest.mark.parametrize("model", ["mf", "lightgcn", "ngcf"])
@@ -198,10 +237,50 @@ def test_a_neighbourhood_with_room_for_all_has_the_graphs_gradients(
         np.testing.assert_allclose(found.dense[name], wanted, atol=1e-5)
 
 
-def test_a_graph_model_without_a_graph_is_refused() -> None:
-    made, _, _ = trainer(1, StepConfig())
-    with pytest.raises(ValueError, match="lightgcn"):
-        Trainer(made.table, made.sampler, StepConfig(model="lightgcn"), None)
+def test_a_graph_that_is_missing_or_of_no_use_is_refused() -> None:
+    made, _, _ = trainer(1, StepConfig(model="lightgcn"))
+    for model, graph in (("lightgcn", None), ("mf", made.graph)):
+        with pytest.raises(ValueError, match=model):
+            Trainer(made.table, made.sampler, StepConfig(model=model), None, graph)
+
+
+@pytest.mark.parametrize("grow", ["cumulative", "rigl", "set"])
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_windows_end_with_the_mask_update_that_was_chosen(model: ModelName, grow: Grow) -> None:
+    importance: Importance = "all" if grow == "rigl" else "frequency"
+    config = StepConfig(model, batch_size=40, grow=grow, importance=importance)
+    schedule = Schedule(100, 2, 0.5)
+    made, _, _ = trainer(5, config, schedule)
+    plain, _, _ = trainer(5, config)
+    count = 0
+    for step in range(6):
+        found = made._gradients(made._slots())
+        assert made.run_step() == plain.run_step()
+        if step % 2 == 0:
+            continue
+        table, state = plain.table.copy(), plain.state
+        fraction, window = schedule.fraction_after(step), step // 2
+        if grow == "set":
+            count += regrow_at_random(table, fraction, config.floor, state, 5, window)
+        elif grow == "rigl":
+            grads = found.rows, found.whole
+            count += regrow_by_gradient(table, *grads, fraction, config.floor, state)
+        else:
+            looked_at = made.sampled, made.sums
+            count += exchange(table, *looked_at, fraction, config.floor, state)
+        plain.replace_table(table, state)
+        np.testing.assert_array_equal(made.table.cols, table.cols)
+        np.testing.assert_array_equal(made.table.vals, table.vals)
+        assert made.exchanged == count > 0
+
+
+def test_a_table_that_takes_the_place_of_another_is_the_one_that_is_trained() -> None:
+    made, _, _ = trainer(9, StepConfig(model="lightgcn", optimizer="sgd"))
+    made.run_step()
+    made.replace_table(*magnitude_prune(made.table, 0.2, 2, made.state))
+    fresh = replace(made, table=made.table.copy(), state={})
+    assert made.run_step() == fresh.run_step()
+    np.testing.assert_array_equal(made.table.vals, fresh.table.vals)
 
 
 def test_lightgcn_makes_no_table_sized_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
