@@ -6,7 +6,6 @@ Nothing here knows of folders or manifests: bytes in, bytes out.
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -234,35 +233,15 @@ def _changed_runs(
         return {}
     index = {found: place for place, found in enumerate(before)}
     at = np.array([index.get(found, -1) for found in after], np.int64)
-    known = np.flatnonzero(at >= 0)
-    kept = known[_longest_rise(at[known])]
-    is_new = np.ones(len(after), np.bool_)
-    is_new[kept] = False
+    is_new = at < 0
     # In a run of the base's, places go up by one as in the new list; new pairs are a run too.
     shift = np.where(is_new, np.iinfo(np.int64).min, at - np.arange(len(after)))
     firsts = np.flatnonzero(np.diff(shift, prepend=shift[:1] - 1))
     return {
-        f"{pair[0]}.starts": np.where(is_new, -1, at)[firsts].astype(np.int32),
+        f"{pair[0]}.starts": at[firsts].astype(np.int32),
         f"{pair[0]}.sizes": np.diff(np.append(firsts, len(after))).astype(np.int32),
         **{name: new[name][is_new] for name in pair},
     }
-
-
-def _longest_rise(values: I64) -> I64:
-    """Where a longest strictly increasing subsequence is (patience sorting)."""
-    tails: list[int] = []  # smallest last value of a rise of each length, and where it is
-    where: list[int] = []
-    before = np.full(len(values), -1, np.int64)
-    for k, value in enumerate(values.tolist()):
-        length = bisect_left(tails, value)
-        before[k] = where[length - 1] if length else -1
-        tails[length : length + 1], where[length : length + 1] = [value], [k]
-    found = []
-    k = where[-1] if where else -1
-    while k >= 0:
-        found.append(k)
-        k = int(before[k])
-    return np.array(found[::-1], np.int64)
 
 
 def _joined(

@@ -100,6 +100,7 @@ def test_base_and_delta_make_the_bundle(
     delta = write_delta(built.path, described, files, tmp_path / "delta")
     assert verify_delta(tmp_path / "delta") == delta
     assert delta.way("step.pte") == delta.way("score.pte") == "kept"
+    assert all(delta.shipped(name) <= len(content) for name, content in files.items())
     apply_delta(built.path, tmp_path / "delta", tmp_path / "made")
     assert contents(tmp_path / "made") == {**files, "manifest.json": described.to_json()}
     assert verify_bundle(tmp_path / "made") == described

@@ -99,7 +99,7 @@ pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), unique=True, m
 
 
 @given(pairs, pairs, st.data())
-def test_lists_keep_what_is_in_order(
+def test_pairs_of_the_base_are_not_told_again(
     log: list[tuple[int, int]], more: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     """Pairs go and come, and may change places."""
@@ -115,6 +115,8 @@ def test_lists_keep_what_is_in_order(
     delta = difference(name, files[0], files[1], (1, 1))
     assert delta is not None
     assert patched(name, files[0], delta, (1, 1)) == files[1]
+    told = load(delta).get("log_users", np.empty(0))
+    assert len(told) == (len(set(after) - set(log)) if after != log else 0)
 
 
 def test_pairs_that_go_and_come_are_all_that_is_told() -> None:
@@ -139,7 +141,8 @@ def test_pairs_that_go_and_come_are_all_that_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("starts", "sizes"), [([0], [2]), ([0, -1], [2, 2]), ([2], [3]), ([0, 0], [1]), ([3], [-1])]
+    ("starts", "sizes"),
+    [([0], [2]), ([1], [3]), ([0, -1], [2, 2]), ([2], [3]), ([0, 0], [1]), ([3], [-1])],
 )
 def test_runs_that_do_not_fit_are_an_error(starts: list[int], sizes: list[int]) -> None:
     none, log = np.empty(0, np.int32), np.arange(3, dtype=np.int32)
@@ -181,6 +184,43 @@ def test_another_precision_is_another_file(before: str, after: str) -> None:
     assert made is None
 
 
+def test_scales_and_no_scales_are_different_files() -> None:
+    packed = pack([((0,), (1,))], "int8", [])
+    bare = save({name: values for name, values in load(packed).items() if name != "scales"})
+    assert difference("table.safetensors", packed, bare, (1, 1)) is None
+    assert difference("table.safetensors", bare, packed, (1, 1)) is None
+    half, whole = (pack([((0,), (1,))], dtype, []) for dtype in ("float16", "float32"))
+    assert difference("table.safetensors", half, whole, (1, 1)) is None
+
+
+def test_a_row_whose_scale_alone_changed_is_told() -> None:
+    tensors = load(pack([((0,), (1,)), ((1,), (2,))], "int8", []))
+    base = save(tensors)
+    tensors["scales"] = tensors["scales"] + np.float32([0, 1])
+    delta = difference("table.safetensors", base, save(tensors), (1, 1))
+    assert delta is not None
+    assert load(delta)["row_ptr.rows"].tolist() == [1]
+    assert patched("table.safetensors", base, delta, (1, 1)) == save(tensors)
+
+
+@pytest.mark.parametrize("pointers", [[1, 2, 2], [0, 2, 1]])
+def test_pointers_that_do_not_rise_from_0_are_an_error(pointers: list[int]) -> None:
+    whole = pack([((0,), (1,)), ((1,), (2,))], "float32", [])
+    broken = save(load(whole) | {"row_ptr": np.array(pointers, np.int32)})
+    with pytest.raises(ValueError, match="do not rise from 0"):
+        difference("table.safetensors", broken, whole, (1, 1))
+
+
+def test_a_new_row_that_is_not_told_is_an_error() -> None:
+    rows: list[Row] = [((0, 1), (1, 2)), ((2,), (3,))]
+    base, result = pack(rows, "float32", []), pack([*rows, ((), ())], "float32", [])
+    delta = difference("table.safetensors", base, result, (1, 1))
+    assert delta is not None
+    untold = _with(load(delta), row_ptr__rows=[], row_ptr__sizes=[])
+    with pytest.raises(ValueError, match="a row is new and not told"):
+        patched("table.safetensors", base, untold, (1, 1))
+
+
 def _with(parts: dict[str, np.ndarray], **changed: list[int]) -> bytes:
     new = {name.replace("__", "."): np.array(v, np.int32) for name, v in changed.items()}
     return save({**parts, **new})
@@ -208,6 +248,7 @@ def test_what_does_not_fit_is_an_error() -> None:
         _with(parts, row_ptr__sizes=[-2]),
         _with(parts, row_ptr__sizes=[]),
         save({**parts, "header": huge}),
+        save({**parts, "cols": np.append(parts["cols"], np.uint8(7))}),
         save({key: values for key, values in parts.items() if key != "cols"}),
     ):
         with pytest.raises(ValueError, match=r"safetensors|fit|rows"):
