@@ -23,7 +23,7 @@ from export.bundle import bundle_id, file_infos, read_manifest, verify_bundle, w
 from export.manifest import FILES, PLAIN
 from pipeline.run import TrainedRun
 from sparserec.errors import SparseRecError
-from tests.export.conftest import DEVICE
+from tests.export.conftest import DEVICE, ITEMS, USERS
 
 Arrays = dict[str, np.ndarray]
 
@@ -166,7 +166,13 @@ def _set(name: str, index: int, value: float) -> Callable[[Arrays], None]:
         ("table", _set("cols", -1, 8), "cols: holds a column that is not below dim = 8"),
         ("table", _set("cols", 1, 0), "cols: does not increase strictly"),
         ("table", _set("vals", 3, np.nan), "vals: holds a value that is not finite"),
-        ("interactions", _set("log_users", 0, 10**6), "log_users: holds an index outside"),
+        ("interactions", _set("log_users", 0, USERS), "log_users: holds an index outside"),
+        ("interactions", _set("seen_items", -1, ITEMS), "seen_items: holds an index outside"),
+        (
+            "interactions",
+            lambda a: a.update(seen_items=a["seen_items"][[1, 0, *range(2, len(a["seen_items"]))]]),
+            "seen_items: does not increase strictly",
+        ),
         ("interactions", _set("later_items", 0, -1), "later_items: holds an index outside"),
         ("interactions", _set("seen_ptr", -1, 0), "seen_ptr: does not rise"),
         (
@@ -185,6 +191,14 @@ def _set(name: str, index: int, value: float) -> Callable[[Arrays], None]:
                 a[f"later_{kind}"].__setitem__(0, a[f"log_{kind}"][0])
                 for kind in ("users", "items")
             ],
+            "log_items: a pair occurs twice",
+        ),
+        (
+            "interactions",
+            lambda a: a.update(
+                log_users=np.append(a["log_users"], np.int32(0)),
+                log_items=np.append(a["log_items"], a["seen_items"][0]),
+            ),
             "log_items: a pair occurs twice",
         ),
         ("ids", _set("items_utf8", 0, 0xFF), "items_utf8: is not UTF-8"),
@@ -236,12 +250,28 @@ def test_a_program_that_is_none(bundle: Path, content: bytes, message: str) -> N
         verify_bundle(bundle)
 
 
-def test_golden_losses_that_are_cut(bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"losses": [0.5]}, r"losses: has 1 values for \d+ steps"),
+        ({"steps": 0, "losses": []}, r"steps: is 0, the run has \d+"),
+        ({"steps": 9999, "losses": [0.5] * 9999}, r"steps: is 9999, the run has \d+"),
+        ({"seed": 99}, "seed: is 99, the manifest says 1"),
+        ({"batch_size": 99}, "batch_size: is 99, the manifest says 16"),
+    ],
+)
+def test_golden_losses_of_another_run(bundle: Path, changes: dict[str, Any], message: str) -> None:
     golden = json.loads((bundle / "golden.json").read_text())
-    golden["losses"].pop()
-    (bundle / "golden.json").write_text(json.dumps(golden))
+    (bundle / "golden.json").write_text(json.dumps(golden | changes))
     rehash(bundle, "golden.json")
-    with pytest.raises(SparseRecError, match=r"golden\.json: losses: has .* values for .* steps"):
+    with pytest.raises(SparseRecError, match=rf"golden\.json: {message}"):
+        verify_bundle(bundle)
+
+
+def test_a_density_that_is_not_the_tables(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"density": 0.5}))
+    with pytest.raises(SparseRecError, match=r"row_ptr: density 0\..*, the manifest says 0\.5"):
         verify_bundle(bundle)
 
 

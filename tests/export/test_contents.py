@@ -1,4 +1,4 @@
-"""A graph that is not as docs/formats.md says is refused, and the tensor named."""
+"""A graph, or a table, that is not as docs/formats.md says is refused, and the tensor named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from export.contents import check_graph
+from export.contents import _check_table, check_graph
 from export.manifest import Manifest
 from sparserec.errors import SparseRecError
 
@@ -56,3 +56,29 @@ def test_what_is_no_graph_is_refused(
 def test_other_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SparseRecError, match=r"graph_ptr: is int64 \[6\], not int32 \[n\]"):
         check(tmp_path, PTR, ROWS, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"cols": [0, 0, 0, 2, 1]}, "cols: does not increase strictly"),
+        ({"scales": 4}, "scales: has 4 elements, not 5"),
+        ({"dense": 8}, "dense: has 8 elements, not 7"),
+    ],
+)
+def test_what_is_no_table_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str | None
+) -> None:
+    table = {"num_users": 2, "num_items": 3, "dim": 4, "nnz": 5, "density": 0.25, "floor": 0}
+    described = SimpleNamespace(**table, precision="int8", dense=(object(),), dense_size=7)
+    content = {"cols": [0, 0, 0, 1, 2], "scales": 5, "dense": 7} | changes
+    tensors = {name: np.ones(content[name], np.float32) for name in ("scales", "dense")}
+    tensors |= {"row_ptr": np.int32([0, 0, 1, 2, 3, 5]), "cols": np.uint8(content["cols"])}
+    path = tmp_path / "table.safetensors"
+    save_file(tensors | {"vals": np.ones(5, np.int8)}, path)
+    if message is None:
+        _check_table(path, cast(Manifest, described))
+        return
+    with pytest.raises(SparseRecError, match=message):
+        _check_table(path, cast(Manifest, described))
