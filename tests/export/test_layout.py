@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.layout import capacity, interaction_tensors, with_spare_rows
+from export.layout import capacity, interaction_tensors, kept_spare, with_spare_rows
 from pipeline.data.split import Split
 from pipeline.nmf import random_table
 from pipeline.run import TrainedRun
@@ -41,7 +41,7 @@ def test_spare_rows_follow_each_side_and_leave_the_rest_alone(
 def test_spare_rows_start_where_the_other_side_is_heavy() -> None:
     table = random_table(3, 3, 4, 1.0, 0, 0.0, seed=0)
     table.vals[:] = 0.1
-    table.vals[3 * 4 + 2] = table.vals[4 * 4 + 1] = 5.0  # items: columns 2 and 1
+    table.vals[3 * 4 + 2] = table.vals[4 * 4 + 1] = -5.0  # items: columns 2 and 1
     table.vals[0 * 4 + 3] = table.vals[1 * 4 + 0] = 5.0  # users: columns 3 and 0
     grown = with_spare_rows(table, 4, 4, 2)
     mask = grown.gather(np.array([3, 7]))[1]
@@ -53,6 +53,7 @@ def test_capacity() -> None:
     assert capacity(1001, None) == 1022
     assert capacity(1000, 30) == 1030
     assert capacity(1000, 0) == 1000
+    assert [kept_spare(10, assigned) for assigned in (8, 10, 11)] == [2, 0, None]
 
 
 def test_past_is_in_csr(run: TrainedRun) -> None:

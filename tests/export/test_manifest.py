@@ -82,9 +82,11 @@ def test_what_is_no_manifest_does_not_stay(
     assert found == (built.manifest, built.manifest.to_json())
 
 
-def test_unknown_schema(bundle: Path) -> None:
-    path = edit(bundle, lambda value: value.update(schema_version=2))
-    with pytest.raises(SparseRecError, match=r"manifest\.json: schema_version: 2, but") as caught:
+@pytest.mark.parametrize("version", [0, 2])
+def test_unknown_schema(bundle: Path, version: int) -> None:
+    path = edit(bundle, lambda value: value.update(schema_version=version))
+    message = rf"manifest\.json: schema_version: {version}, but"
+    with pytest.raises(SparseRecError, match=message) as caught:
         manifest.read(path)
     assert "version of sparserec that wrote the bundle" in caught.value.fix
 
@@ -165,6 +167,57 @@ def test_an_id_that_is_no_name_of_a_folder(bundle: Path, name: str) -> None:
 def test_wrong_fields_are_named(bundle: Path, change: Callable[[Json], None], message: str) -> None:
     path = edit(bundle, change)
     with pytest.raises(SparseRecError, match=r"manifest\.json: " + message):
+        manifest.read(path)
+
+
+def put(value: Json, field: str, new: object) -> None:
+    *path, last = field.split(".")
+    for name in path:
+        value = value[name]
+    value[last] = new
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_users", 0),
+        ("num_items", 2**31),
+        ("known_items", 10**6),
+        ("floor", 9),
+        ("density", 1.1),
+        ("training.steps", 2**31),
+        ("training.seed", 2**63),
+        ("training.negative_tries", 0),
+        ("training.sampled_fraction", 1.1),
+        ("training.exchange_fraction", -0.1),
+        ("training.exchange_stop", 1.1),
+        ("model", "gcn"),
+        ("precision", "float64"),
+        ("training.loss", "hinge"),
+        ("training.optimizer", "lion"),
+    ],
+)
+def test_what_no_field_may_be_is_named(bundle: Path, field: str, value: object) -> None:
+    path = edit(bundle, lambda content: put(content, field, value))
+    with pytest.raises(
+        SparseRecError, match=rf"manifest\.json: {field}: is .*(outside|not one of)"
+    ):
+        manifest.read(path)
+
+
+def test_the_ends_of_a_range_are_in_it(bundle: Path) -> None:
+    ends = {"seed": 2**63 - 1, "sampled_fraction": 1, "learning_rate": 0, "negative_tries": 1}
+    path = edit(bundle, lambda content: content["training"].update(ends))
+    assert manifest.read(path).training.seed == 2**63 - 1
+
+
+def test_a_model_with_a_graph_has_its_file_and_its_method(bundle: Path) -> None:
+    path = edit(bundle, lambda content: content.update(model="lightgcn"))
+    with pytest.raises(SparseRecError, match=r"files\.graph\.safetensors: is missing"):
+        manifest.read(path)
+    entry = {"sha256": "0" * 64, "bytes": 1}
+    path = edit(bundle, lambda content: content["files"].update({manifest.GRAPH: entry}))
+    with pytest.raises(SparseRecError, match=r"programs\.score\.methods\.vectors: is missing"):
         manifest.read(path)
 
 
