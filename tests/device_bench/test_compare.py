@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from device_bench import compare, results
-from device_bench.bootstrap import ratio_of_medians
+from device_bench.bootstrap import Ratio, ratio_of_medians
 from sparserec.cli import main
 from sparserec.errors import SparseRecError
 from tests.device_bench.conftest import build_report
@@ -110,12 +110,66 @@ def test_ten_percent_are_found_and_equal_sides_are_not_flagged(tmp_path: Path) -
     assert step.metric.name == "step time"
     assert step.words == "slower"
     assert step.ratio.ratio == pytest.approx(1.1, abs=0.03)
+    assert (step.a, step.b) == pytest.approx((400_000, 440_000), rel=0.03)
     assert step.is_worse_than(1.05)
     assert not step.is_worse_than(1.15)
     (equal,) = compare.compare(a, same)
     assert {verdict.words for verdict in equal.verdicts} == {compare.NONE_SHOWN}
     (faster,) = compare.compare(b, a)
     assert faster.verdicts[0].words == "faster"
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "ratio", "words", "is_worse"),
+    [
+        (False, Ratio(1.2, 1.06, 1.4), "slower", True),
+        (False, Ratio(1.2, 1.04, 1.4), "slower", False),
+        (False, Ratio(1.2, 0.99, 1.4), compare.NONE_SHOWN, False),
+        (False, Ratio(1.2, 1.0, 1.4), compare.NONE_SHOWN, False),
+        (False, Ratio(0.8, 0.7, 0.9, is_of_one_run=True), "faster in this run", False),
+        (True, Ratio(0.8, 0.7, 0.94), "faster", True),
+        (True, Ratio(0.8, 0.7, 0.96), "faster", False),
+        (True, Ratio(1.2, 1.06, 1.4), "slower", False),
+        (False, Ratio(9.0, None, None), compare.NOT_JUDGED, False),
+    ],
+)
+def test_the_whole_interval_is_beyond_the_gate_or_the_side_passes(
+    higher_is_better: bool, ratio: Ratio, words: str, is_worse: bool
+) -> None:
+    metric = compare.Metric("m", ("faster", "slower"), lambda run: [], str, higher_is_better)
+    verdict = compare.Verdict(metric, 1.0, 1.0, ratio)
+    assert (verdict.words, verdict.is_worse_than(1.05)) == (words, is_worse)
+
+
+def test_steps_that_warmed_up_are_not_compared(tmp_path: Path) -> None:
+    report = build_report(50)
+    stable = {"from_sample": 30, "window": 10, "tolerance": 0.05, "count": 20}
+    record = build_record(1, stable=stable | {"p50_ns": 4e5, "mad_ns": 1e4})
+    write_run(tmp_path / "run", record, report)
+    (run,) = results.load(tmp_path / "run").runs
+    read = {metric.name.strip(): metric.read(run) for metric in compare.METRICS}
+    times = {name: found["runs"] for name, found in report["metrics"].items()}
+    assert read["step time"] == times["train_step_ns"][30:]
+    assert read["gradients"] == times["gradients_ns"][30:]
+    assert read["exchange"] == times["exchange_ns"]  # of windows, not of steps
+    assert read["scoring a user"] == times["score_ns"]
+
+
+def test_a_reader_is_told_what_a_comparison_leaves_open() -> None:
+    old, new, resumed = build_report(5), build_report(5, kind="phone"), build_report(5, "phone")
+    new["versions"]["runtime"] = resumed["versions"]["runtime"] = "executorch 2"
+    resumed["resumed_from_step"] = 0
+    a, *b = (results.Result(Path("report.json"), report) for report in (old, new, resumed))
+    unjudged = compare.Verdict(compare.METRICS[0], 1.0, 1.0, Ratio(1.0, None, None))
+    judged = replace(unjudged, ratio=Ratio(1.0, 0.9, 1.1))
+    assert compare.notes(compare.Comparison([a], b, [judged, unjudged])) == [
+        "A is one run: its interval holds for that run, not for how runs vary",
+        "A ran on a virtual device: nothing here is about a phone",
+        "B has resumed runs, which measure their own steps only",
+        "what a side has one reading of is not judged: repeat its runs",
+        "runtime differs: executorch and executorch 2",
+    ]
+    assert compare.notes(compare.Comparison(b[:1] * 2, b[:1] * 2, [judged])) == []
 
 
 def test_worse_quality_trips_the_gate_and_better_does_not(tmp_path: Path) -> None:
@@ -352,6 +406,16 @@ def test_gate_does_not_pass_what_it_cannot_judge(
     # What A lacks is nothing that B could be worse in.
     code, text = command(monkeypatch, capsys, str(b), str(a), "--gate", "9")
     assert code == 0
+
+
+def test_a_run_of_a_without_recall_is_named_too(tmp_path: Path) -> None:
+    a, b = (write_bench(tmp_path / name, {ONE: 400_000}, 2) for name in ("a", "b"))
+    change(
+        a, "report.json", lambda report: report["quality"]["after"].update({"recall@20": 0}), "*r1"
+    )
+    sides = results.load(a), results.load(b)
+    (said,) = compare.unjudged(*sides, compare.compare(*sides))
+    assert said.endswith("Recall@20 after: 0.0000 or less in a run of A")
 
 
 def test_gate_that_nothing_can_fail_is_refused(

@@ -140,6 +140,29 @@ def test_an_error_above_the_tolerance_is_a_failure_whatever_the_verdict(
     assert "Failed: over the first" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("said", "bench", "kind"),
+    [
+        ("phone", {"virtual": True}, "virtual-device"),
+        ("phone", {"virtual": False, "kind": "emulator"}, "emulator"),
+        ("virtual-device", {"virtual": False, "kind": "phone"}, "virtual-device"),
+        ("phone", {"virtual": None}, "phone"),
+    ],
+)
+def test_of_two_kinds_of_device_the_one_that_claims_less_counts(
+    said: str, bench: dict[str, Any], kind: str
+) -> None:
+    record = build_record(1)
+    record["device"] |= bench
+    assert results.Result(Path("report.json"), build_report(4, said), record=record).kind == kind
+
+
+def test_a_report_of_a_harness_that_died_is_of_no_finished_run() -> None:
+    report = build_report(4) | {"exit_status": "started"}
+    run = results.Result(Path("report.json"), report)
+    assert (run.state, run.is_good, run.fault) == ("unfinished", False, "did not finish")
+
+
 def test_phases_that_occur_often_are_merged_to_their_largest(make_report: Make) -> None:
     report = make_report()
     again = copy.deepcopy(report["phases"][4])
