@@ -124,6 +124,13 @@ def test_silent_holder_elsewhere_is_replaced_after_the_lease(device: Device, fol
         pass
 
 
+def test_a_time_in_the_future_says_as_little_as_an_old_one(device: Device, folder: Path) -> None:
+    leave(folder, age=-lock.LEASE_SECONDS - 5)
+    with hold(device, "state-x", "run 2"):
+        (file,) = folder.iterdir()
+        assert json.loads(file.read_text())["what"] == "run 2"
+
+
 @pytest.mark.parametrize("step", range(1, 7))
 def test_of_two_who_take_over_from_the_dead_one_holds(
     device: Device,

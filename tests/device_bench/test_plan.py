@@ -162,6 +162,8 @@ def test_shuffles_are_the_seeds() -> None:
     ]
     assert orders[0] == orders[1]
     assert orders[0] != orders[2]
+    repetitions = {tuple(orders[0][start : start + 8]) for start in (0, 8, 16)}
+    assert len({tuple(name for name, _, _ in each) for each in repetitions}) == 3
 
 
 def test_what_runs_start_from() -> None:
@@ -186,6 +188,13 @@ def test_folders_are_plain_and_distinct_whatever_a_device_is_called(devices: lis
         assert " " not in folder
 
 
+def test_folders_of_a_thousand_runs_sort_as_they_are_run() -> None:
+    folders = [
+        run.folder for run in plan.lay_down(request(repetitions=1001), [ref("a")], ["x"]).runs
+    ]
+    assert folders == sorted(folders)
+
+
 def test_written_read_and_valid(tmp_path: Path) -> None:
     asked = request(threads=[1, 2], repetitions=2, steps=10)
     made = plan.lay_down(asked, [ref("a"), ref("b")], ["x:1", "y"], source=Path("p.toml"))
@@ -200,7 +209,13 @@ def test_written_read_and_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("folder", "../../elsewhere"), ("folder", "/etc"), ("folder", "a/b"), ("index", "1")],
+    [
+        ("folder", "../../elsewhere"),
+        ("folder", "/etc"),
+        ("folder", ".."),
+        ("folder", "a/b"),
+        ("index", "1"),
+    ],
 )
 def test_a_plan_that_was_tampered_with_is_refused(tmp_path: Path, field: str, value: Any) -> None:
     made = plan.lay_down(request(), [ref("a")], ["x"])
