@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from device_bench import dense_bench, dense_figures
 from device_bench.bundle import Bundle
@@ -79,6 +81,29 @@ def test_figures_and_ratios(points: list[Point], tmp_path: Path) -> None:
     assert dense["table_bytes"] == 4 * 2000 * 8
     assert dense["planned_bytes"] == 4 * 2000 * 8 + 1000
     assert rows[1000, "sparse_step", 0.1]["table_bytes"] == 4 * 1001 + 5 * 800
+
+
+def test_table_and_charts_say_the_figures(points: list[Point], tmp_path: Path) -> None:
+    figures = dense_bench.write(points, tmp_path / "figures.json")
+    for point in figures["points"]:
+        if point["rows"] == 1000:
+            point["step_ns"] /= 2
+    output = StringIO()
+    dense_figures.show(Console(file=output, width=120), figures)
+    lines = [line.split() for line in output.getvalue().splitlines()]
+    assert ["2,000", "SparseRec", "10%", "1", "1x", "3.9", "9.8", "1x", "1.4"] in lines
+    assert ["2,000", "PyTorch-style", "100%", "8", "8x", "7.8", "29.3", "3x", "0.1"] in lines
+    said = dense_figures.charts_of(figures["points"][::-1])  # in whatever order they come
+    assert (
+        "SparseRec, 10%: 500 µs, 1.00 ms; PyTorch-style: 4.00 ms, 8.00 ms; "
+        "TrainingModule: 4.50 ms, 9.00 ms."
+    ) in said["latency"]
+    assert "SparseRec, 10%: 10 MiB, 10 MiB; PyTorch-style: 29 MiB, 29 MiB;" in said["memory"]
+    assert (
+        "10%: 1.00 ms; 100%: 2.00 ms; PyTorch-style: 8.00 ms; TrainingModule: 9.00 ms."
+    ) in said["density"]
+    assert "TrainingModule: 8 + 20 MiB; PyTorch-style: 8 + 21 MiB;" in said["passes"]
+    assert "SparseRec, 10%: 4 + 6 MiB" in said["passes"]
 
 
 def test_losses_that_differ_are_found(points: list[Point]) -> None:
