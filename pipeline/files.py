@@ -56,12 +56,18 @@ def _taken(part: Path) -> BinaryIO:
     """Open a file, empty, that no other process has taken."""
     while True:
         file = part.open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            # Else it was renamed or removed by the process that had it.
-            if os.path.samestat(os.fstat(file.fileno()), part.stat()):
-                file.truncate(0)
-                return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            now = os.fstat(file.fileno())
+            with suppress(FileNotFoundError):
+                # Else it was renamed or removed by the process that had it.
+                if os.path.samestat(now, part.stat()):
+                    if now.st_size:  # a process that had it was killed
+                        file.truncate(0)
+                    return file
+        except BaseException:
+            file.close()  # at once: this process would wait for its own lock
+            raise
         file.close()
 
 
