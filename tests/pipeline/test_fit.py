@@ -1,6 +1,7 @@
 """Whole host runs on a synthetic log: stopped at any step, they end as if never stopped."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,11 +23,21 @@ from pipeline.data.split import Pairs, Split, temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.evaluate import evaluate
 from pipeline.files import write_tensors
-from pipeline.fit import Fitted, fit, held_out, known_only, trainer_of
+from pipeline.fit import (
+    Fitted,
+    end_epoch,
+    fingerprint_of,
+    fit,
+    held_out,
+    known_only,
+    trainer_of,
+    validation_users,
+)
 from pipeline.models import MODELS
 from pipeline.nmf import Factors
 from pipeline.pep import PepOptions, PepTrainer
 from pipeline.recipes import RECIPES, Recipe
+from pipeline.recommender import Recommender
 from pipeline.run import load_run, save_run
 from pipeline.sampling import join
 from pipeline.start import initial_table
@@ -38,6 +49,11 @@ def small(method: str = "sparserec") -> Recipe:
     step = replace(recipe.step, batch_size=128, learning_rate=0.01)
     window = recipe.window and 7
     return replace(recipe, dim=32, epochs=4, window=window, step=step)
+
+
+def layered(rate: float) -> Recipe:
+    recipe = replace(small("static"), epochs=3, valid_users=20)
+    return replace(recipe, step=replace(recipe.step, model="neumf", learning_rate=rate))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +73,8 @@ def assert_same(one: Fitted, other: Fitted) -> None:
     np.testing.assert_array_equal(one.table.cols, other.table.cols)
     np.testing.assert_array_equal(one.table.vals.view(np.int32), other.table.vals.view(np.int32))
     assert one.test.recall == other.test.recall
+    for name, values in one.recommender.dense.items():
+        np.testing.assert_array_equal(values, other.recommender.dense[name])
 
 
 @pytest.mark.parametrize("method", list(RECIPES))
@@ -106,6 +124,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stop_and_resume(small(), split, stop_at, tmp_path, monkeypatch, uninterrupted)
+
+
+@pytest.mark.parametrize("stop_at", [20, 35])  # its best epoch is not over, and over
+def test_layers_are_resumed(
+    stop_at: int, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = layered(0.03)
+    whole = fit(recipe, split)
+    assert whole.best_epoch == 2  # of 14 steps each
+    stop_and_resume(recipe, split, stop_at, tmp_path, monkeypatch, whole)
 
 
 @pytest.mark.parametrize("stop_at", [10, 17])  # inside a window and between two
@@ -448,6 +476,54 @@ def test_layers_are_drawn_by_the_recipes_seed(method: str, split: Split) -> None
         trainer, _ = trainer_of(recipe, split, start)
     for name, values in MODELS["neumf"].initial(32, 7).items():
         np.testing.assert_array_equal(trainer.dense[name], values)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.03])
+def test_the_history_is_what_steps_and_evaluation_give(rate: float, split: Split) -> None:
+    recipe = layered(rate)
+    found = fit(recipe, split)
+    trainer, steps = trainer_of(recipe, split, initial_table(recipe, split))
+    users = validation_users(recipe, split)
+    assert len(np.intersect1d(users, split.valid.users)) == len(users) == 20
+    np.testing.assert_array_equal(users, validation_users(replace(recipe, seed=9), split))
+    recalls, kept = [], []
+    for entry in found.history:
+        assert entry["loss"] == pytest.approx(np.mean([trainer.run_step() for _ in range(steps)]))
+        current = Recommender(trainer.table, "neumf", trainer.dense)
+        quality = evaluate(current, split.valid, split.train, split.known_items, users)
+        assert entry["recall@20"] == quality.recall[20]
+        recalls.append(quality.recall[20])
+        kept.append(np.concatenate([trainer.table.vals, *map(np.ravel, trainer.dense.values())]))
+    best = int(np.argmax(recalls))  # of equal epochs the first
+    assert found.best_epoch == best + 1 < 3
+    dense = found.recommender.dense.values()
+    np.testing.assert_array_equal(
+        np.concatenate([found.table.vals, *map(np.ravel, dense)]), kept[best]
+    )
+
+
+def test_an_epoch_whose_loss_or_layers_are_not_finite_is_refused(split: Split) -> None:
+    recipe = small("static")
+    recipe = replace(recipe, step=replace(recipe.step, model="neumf"))
+    trainer, steps = trainer_of(recipe, split, initial_table(recipe, split))
+    with pytest.raises(SparseRecError, match="diverged in epoch 1"):
+        end_epoch(trainer, Progress(loss_sum=math.inf), None, steps, within=True)
+    trainer.dense["output.gmf"][3] = np.nan
+    with pytest.raises(SparseRecError, match="diverged in epoch 1"):
+        end_epoch(trainer, Progress(), None, steps, within=True)
+
+
+def test_a_checkpoint_is_of_one_recipe_and_of_one_past(split: Split) -> None:
+    def turned(part: Pairs) -> list[Pairs]:
+        users, items = part.users[::-1], part.items[::-1]
+        return [Pairs(users, part.items, None), Pairs(part.users, items, None)]
+
+    others = [replace(split, train=part) for part in turned(split.train)]
+    others += [replace(split, valid=part) for part in turned(split.valid)]
+    prints = [fingerprint_of(small(), each) for each in (split, *others)]
+    prints.append(fingerprint_of(replace(small(), seed=2), split))
+    assert len(set(prints)) == 6
+    assert fingerprint_of(small(), replace(split, log=split.valid)) == prints[0]
 
 
 def test_gradual_pruning_ends_half_way(split: Split) -> None:
