@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,36 @@ def test_silent_holder_elsewhere_is_replaced_after_the_lease(device: Device, fol
         pass
 
 
+class Answers:
+    """As much of a device as is asked: the same answer to all commands, which are counted."""
+
+    name = "d"
+
+    def __init__(self, output: str = "") -> None:
+        self.output, self.count = output, 0
+
+    def shell(self, command: str, timeout: float = 30.0) -> ShellResult:
+        self.count += 1
+        return ShellResult(0, self.output)
+
+
+def test_a_holder_shows_itself_well_within_its_lease_and_no_more_often() -> None:
+    device, now = Answers(), time.monotonic()
+    held = lock.Held(device, "/locks/x", "ab" * 16, now)  # type: ignore[arg-type]
+    held.refresh()
+    assert device.count == 0
+    held.shown = now - lock.LEASE_SECONDS / 4
+    held.refresh()
+    held.refresh()
+    assert device.count == 1
+
+
+@pytest.mark.parametrize(("state", "trains"), [("true", True), ("false", False)])
+def test_only_a_service_in_the_foreground_trains_by_hand(state: str, trains: bool) -> None:
+    services = f"  * ServiceRecord{{1 u0 x}}\n    isForeground={state} foregroundId=1\n"
+    assert lock.trains_by_hand(Answers(services)) == trains  # type: ignore[arg-type]
+
+
 def test_a_time_in_the_future_says_as_little_as_an_old_one(device: Device, folder: Path) -> None:
     leave(folder, age=-lock.LEASE_SECONDS - 5)
     with hold(device, "state-x", "run 2"):
@@ -198,6 +229,25 @@ def test_directory_that_was_left_empty_is_no_lock(device: Device, folder: Path) 
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("pid", [-3, 0, 2**70, "1"])
+def test_a_process_that_cannot_be_is_not_taken_for_dead(
+    device: Device, folder: Path, pid: object
+) -> None:
+    leave(folder, host=socket.gethostname(), pid=pid)
+    with pytest.raises(LockedError), hold(device, "state-x", "run 1"):
+        pass
+
+
+def test_a_process_of_another_computer_is_not_looked_for_on_this_one(
+    device: Device, folder: Path
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    leave(folder, pid=child.pid)
+    with pytest.raises(LockedError, match="run 7"), hold(device, "state-x", "run 1"):
+        pass
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": -3, "host": 7}', "\0\xff"])
 def test_owner_that_cannot_be_read_is_a_holder(device: Device, folder: Path, text: str) -> None:
     leave(folder).write_text(text)
@@ -218,18 +268,21 @@ def test_holder_that_was_replaced_learns_of_it(
     assert [file.name for file in folder.iterdir()] == ["cd" * 16]
 
 
-def test_waiting_says_for_whom(device: Device, folder: Path) -> None:
+def test_waiting_says_for_whom_once_and_keeps_other_locks(device: Device, folder: Path) -> None:
     old = leave(folder)
     said: list[str] = []
+    waited: list[int] = []
 
-    def say(text: str) -> None:
-        said.append(text)
-        old.unlink()
-        folder.rmdir()
+    def alive() -> None:
+        waited.append(len(waited))
+        if len(waited) == 3:
+            old.unlink()
+            folder.rmdir()
 
-    with hold(device, "state-x", "run 2", wait=True, say=say):
+    with hold(device, "state-x", "run 2", wait=True, say=said.append, alive=alive):
         pass
     assert said == ["waiting for run 7 by process 1 on elsewhere"]
+    assert len(waited) == 3
 
 
 def test_storage_that_cannot_be_written_is_no_holder(
