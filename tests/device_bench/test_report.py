@@ -157,6 +157,23 @@ def test_of_two_kinds_of_device_the_one_that_claims_less_counts(
     assert results.Result(Path("report.json"), build_report(4, said), record=record).kind == kind
 
 
+def test_a_run_that_left_no_report_is_of_the_configuration_of_its_kin(tmp_path: Path) -> None:
+    folder = write_bench(tmp_path / "bench", {ONE: 400_000}, 3, (2,))
+    next(folder.glob("results/*r2/report.json")).unlink()
+    (found,) = results.load(folder).configurations().items()
+    assert (found[0].threads, found[0].steps, len(found[1])) == (2, 120, 3)
+
+
+def test_a_report_under_another_name_is_no_run_of_the_bench_beside_it(tmp_path: Path) -> None:
+    report = build_report(4)
+    folder = write_run(tmp_path / "run", build_record(1), report)
+    (folder / "mine.json").write_text(json.dumps(report))
+    (run,) = results.load(folder / "mine.json").runs
+    assert run.record is None
+    (run,) = results.load(folder / "report.json").runs
+    assert run.record is not None
+
+
 def test_a_report_of_a_harness_that_died_is_of_no_finished_run() -> None:
     report = build_report(4) | {"exit_status": "started"}
     run = results.Result(Path("report.json"), report)

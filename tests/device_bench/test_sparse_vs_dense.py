@@ -106,6 +106,11 @@ def test_table_and_charts_say_the_figures(points: list[Point], tmp_path: Path) -
     assert "SparseRec, 10%: 4 + 6 MiB" in said["passes"]
 
 
+def test_ratios_are_of_the_density_nearest_to_a_tenth() -> None:
+    points = [{"density": density} for density in (0.25, 0.04, 1.0)]
+    assert dense_figures.reference_density(points) == 0.04
+
+
 def test_losses_that_differ_are_found(points: list[Point]) -> None:
     assert dense_bench.loss_difference(points) == (0.0, 4)
     changed = points[5].reports[0] | {"losses": [0.7, 0.6, 0.51]}

@@ -179,6 +179,24 @@ def test_another_base_is_refused_by_its_hash(built: Built, delta: Path, tmp_path
     assert not (tmp_path / "twice").exists()
 
 
+def test_a_base_of_the_same_name_made_at_another_time_is_refused(
+    built: Built, delta: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(built.path, tmp_path / "base"))
+    later = replace(built.manifest, created_utc="2030-01-01T00:00:00Z")
+    (base / "manifest.json").write_bytes(later.to_json())
+    with pytest.raises(SparseRecError, match="base: the delta is for"):
+        apply_delta(base, delta, tmp_path / "made")
+
+
+def test_a_damaged_file_of_a_delta_is_named_before_it_is_used(delta: Path) -> None:
+    path = delta / "delta-table.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(SparseRecError, match=r"delta-table\.safetensors: damaged; its SHA-256"):
+        verify_delta(delta)
+
+
 def test_a_damaged_base_is_refused(built: Built, delta: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(built.path, tmp_path / "base"))
     (base / "step.pte").write_bytes(b"")
@@ -296,6 +314,10 @@ def _resealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         (
             lambda d: d["files"].update({"../x": d["files"]["result.json"]}),
             "is not a file of a del",
+        ),
+        (
+            lambda d: d["files"].update({"manifest.json": d["files"]["result.json"]}),
+            '"manifest.json" is not a file of a delta',
         ),
         (
             lambda d: d["files"].pop("delta-table.safetensors"),
