@@ -33,6 +33,29 @@ def test_a_wrong_penalty_is_found(methods: dict[str, Method]) -> None:
         make_program("step.pte", methods, verify.step_references(Step(4, 6, L2 + 0.01, 256)))
 
 
+def test_a_small_difference_is_found(methods: dict[str, Method]) -> None:
+    update = methods["update"]
+
+    def function(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (update.function(*inputs)[0] + 2e-5,)
+
+    wrong = {"update": replace(update, function=function)}
+    with pytest.raises(SparseRecError, match="update: the exported program differs"):
+        make_program("step.pte", wrong, verify.step_references(Step(4, 6, L2, 256)))
+
+
+def test_what_is_not_finite_is_found_beside_what_is_right(methods: dict[str, Method]) -> None:
+    gradients = methods["gradients"]
+
+    def function(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        loss, grads = gradients.function(*inputs)
+        return loss, grads * torch.inf * 0
+
+    wrong = {"gradients": replace(gradients, function=function)}
+    with pytest.raises(SparseRecError, match=r"gradients: .* differs from PyTorch by nan"):
+        make_program("step.pte", wrong, verify.step_references(Step(4, 6, L2, 256)))
+
+
 def test_a_gradient_outside_the_mask_is_found(methods: dict[str, Method]) -> None:
     leaky = methods["gradients"]
 
