@@ -189,8 +189,16 @@ def _trained(
             checkpoint.unlink(missing_ok=True)
             refit_checkpoint(checkpoint).unlink(missing_ok=True)
         with bars() as progress:
-            parts = recipe, split, checkpoint, progress, start
-            return fit(*parts, device=device, factors=factors, factors_sha256=factors_sha256)
+            return fit(
+                recipe,
+                split,
+                checkpoint,
+                progress,
+                start,
+                device=device,
+                factors=factors,
+                factors_sha256=factors_sha256,
+            )
     except KeyboardInterrupt:
         goes_on = f"goes on from {checkpoint}" if checkpoint.exists() else "begins again"
         typer.echo(f"stopped; the same command {goes_on}", err=True)
