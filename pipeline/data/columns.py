@@ -98,7 +98,7 @@ def _find(path: Path, header: list[str], role: str, name: str | None, needed: bo
             path,
             1,
             f"header surprise: no {role} column{f' {name!r}' if name else ''} among:"
-            f" {', '.join(header) or 'nothing'} (separated by commas or tabs)",
+            f" {', '.join(header) or 'nothing'} (separated by commas, semicolons, tabs or |)",
             f"name the column with --{role}-col, or rename it to {USUAL[role][0]}",
         )
     return None

@@ -101,6 +101,11 @@ def open_log_file(path: Path, names: dict[str, str | None], rating: bool) -> Log
     return CsvLog.open(path, names, rating)
 
 
+SEPARATORS = "\t;|,"
+"""What may stand between fields; the first that a header has does. Commas come last, for they turn
+up in names of columns."""
+
+
 @dataclass(frozen=True)
 class CsvLog:
     """A text file with a header; the separator is the header's."""
@@ -115,7 +120,7 @@ class CsvLog:
         require_utf8(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
-        separator = "\t" if "\t" in first else ","
+        separator = next((one for one in SEPARATORS if one in first), ",")
         header = next(csv.reader([first], delimiter=separator), [])
         return cls(path, choose_columns(path, header, names, rating), header, separator)
 

@@ -41,7 +41,7 @@ CSV_CASES = {
     "duplicate": (HEADER + b"a,x,1\nb,x,2\na,x,3\n", 4, "took item 'x' on line 2 already"),
     "no header": (b"1,2,3\n4,5,6\n", 1, "a header is expected"),
     "other header": (b"who,what,when\na,x,1\n", 1, "no user column among: who, what, when"),
-    "semicolons": (b"user_id;item_id\na;x\n", 1, "no user column"),
+    "blanks": (b"user_id item_id\na x\n", 1, "no user column"),
     "two user columns": (b"user_id,item_id,user\na,x,a\n", 1, "2 columns could be the user"),
     "latin-1": (HEADER + b"a,x,1\ncaf\xe9,y,2\n", 3, "byte 35 is not UTF-8"),
     "utf-16": ("user_id,item_id\na,x\n".encode("utf-16"), 1, "looks like UTF-16"),

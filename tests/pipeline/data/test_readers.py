@@ -96,7 +96,7 @@ def test_lightgcn_lines(tmp_path, lines, windows):
     assert log.item_ids == [str(i) for i in sorted({i for items in lines.values() for i in items})]
 
 
-@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_separator_line_end_and_byte_order_mark(tmp_path, separator, end, mark):
