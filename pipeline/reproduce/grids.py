@@ -211,16 +211,16 @@ PATIENT: tuple[Override, ...] = (
     ("patience", 0),
 )
 """Recall rises while the mask changes, here for 160 epochs, and once more when it stays."""
-WIDE: tuple[Override, ...] = (("dim", 256), ("nmf.solver", "mu"), ("nmf.power", 0.5))
-WIDE_MF = _but(SPARSE_MF, *WIDE, ("value_scale", 1.4), ("epochs", 40))
+WIDE: tuple[Override, ...] = (("dim", 256), ("nmf.solver", "mu"))
+WIDE_MF = _but(SPARSE_MF, *WIDE, ("nmf.power", 0.5), ("value_scale", 1.4), ("epochs", 40))
 WIDE_LIGHTGCN = _but(
     SPARSE_LIGHTGCN,
     *WIDE,
-    ("als.sweeps", 0),
-    ("value_scale", PLAIN_SCALE),
-    ("ema", 0.98),
     ("step.learning_rate", 0.01),
-    ("epochs", 32),
+    ("window", 352),
+    ("exchange_least", 0.1),
+    ("exchange_stop", 0.8),
+    ("epochs", 60),
     ("patience", 0),
 )
 NARROW, PRUNED = "10% of 64 columns", "gradual pruning to 10%"
@@ -248,14 +248,6 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         _but(DENSE_LIGHTGCN, ("step.l2", 0.0003), ("epochs", 150), ("patience", 15)),
     ),
     ("gowalla", "lightgcn", "sparserec", 0.1, NARROW, SPARSE_LIGHTGCN),
-    (
-        "gowalla",
-        "lightgcn",
-        "sparserec",
-        0.1,
-        f"{NARROW} in 200 epochs",
-        _but(SPARSE_LIGHTGCN, *PATIENT),
-    ),
     (
         "gowalla",
         "lightgcn",
