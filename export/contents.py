@@ -188,7 +188,6 @@ def _check_length(path: Path, name: str, values: NDArray[Any], length: int) -> N
 def _ascending_in_rows(row_ptr: NDArray[Any], values: NDArray[Any]) -> bool:
     """Whether the values of each row increase strictly."""
     rises = np.diff(values.astype(np.int64)) > 0
-    starts = row_ptr[1:-1]
-    starts = starts[(starts > 0) & (starts < len(values))]
+    starts = row_ptr[(row_ptr > 0) & (row_ptr < len(values))]
     rises[starts - 1] = True  # from one row to the next it may fall
     return bool(np.all(rises))
