@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.build import Built, build
 from export.bundle import bundle_id, file_infos, read_manifest, verify_bundle, write_bundle
+from export.contents import check
 from export.manifest import FILES, PLAIN
 from pipeline.run import TrainedRun
 from sparserec.errors import SparseRecError
@@ -229,10 +230,10 @@ def test_types_that_numpy_does_not_have(bundle: Path, dtype: torch.dtype, kind: 
 
 def test_too_few_entries_in_a_row(bundle: Path) -> None:
     def change(arrays: Arrays) -> None:
-        arrays["row_ptr"][1] = 1
+        arrays["row_ptr"][4] = arrays["row_ptr"][3] + 1
 
     change_tensors(bundle, "table.safetensors", change)
-    with pytest.raises(SparseRecError, match="row_ptr: row 0 has fewer than floor = 2 entries"):
+    with pytest.raises(SparseRecError, match="row_ptr: row 3 has fewer than floor = 2 entries"):
         verify_bundle(bundle)
 
 
@@ -266,6 +267,28 @@ def test_golden_losses_of_another_run(bundle: Path, changes: dict[str, Any], mes
     rehash(bundle, "golden.json")
     with pytest.raises(SparseRecError, match=rf"golden\.json: {message}"):
         verify_bundle(bundle)
+
+
+@pytest.mark.parametrize(("later", "steps"), [(0, 1), (1, None)])
+def test_the_least_and_the_most_that_a_bundle_holds(
+    bundle: Path, built: Built, later: int, steps: int | None
+) -> None:
+    def change(arrays: Arrays) -> None:
+        for name in ("later_users", "later_items"):
+            arrays[name] = arrays[name][:later]
+
+    change_tensors(bundle, "interactions.safetensors", change)
+    steps = steps or built.manifest.training.steps
+    golden = json.loads((bundle / "golden.json").read_text())
+    golden |= {"steps": steps, "losses": [0.5] * steps}
+    (bundle / "golden.json").write_text(json.dumps(golden))
+    rehash(bundle, "golden.json")
+    verify_bundle(bundle)
+
+
+def test_a_graph_is_looked_for_where_the_model_has_one(built: Built) -> None:
+    with pytest.raises(SparseRecError, match=r"graph\.safetensors: not safetensors"):
+        check(built.path, replace(built.manifest, model="lightgcn"))
 
 
 def test_a_density_that_is_not_the_tables(bundle: Path) -> None:

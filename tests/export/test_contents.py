@@ -33,7 +33,7 @@ def test_a_graph_is_accepted_also_one_without_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ptr", "rows", "message"),
     [
-        (PTR[:-1], ROWS, "graph_ptr: "),
+        (PTR[:-1], ROWS, "graph_ptr: has 5 elements, not 6"),
         ([1, *PTR[1:]], ROWS, "graph_ptr: "),
         ([*PTR[:-1], 5], ROWS, "graph_ptr: "),
         ([0, 3, 2, 4, 4, 6], [2, 3, 4, 0, 0, 1], "graph_ptr: "),
@@ -42,7 +42,7 @@ def test_a_graph_is_accepted_also_one_without_pairs(tmp_path: Path) -> None:
         (PTR, [2, 5, 4, 0, 0, 1], r"graph_rows: holds a row outside \[0, 5\)"),
         (PTR, [2, 4, -1, 0, 0, 1], r"graph_rows: holds a row outside \[0, 5\)"),
         (PTR, [1, 4, 4, 0, 0, 1], "graph_rows: joins two users, or two items"),
-        (PTR, [2, 4, 4, 3, 0, 1], "graph_rows: joins two users, or two items"),
+        (PTR, [2, 4, 4, 2, 0, 1], "graph_rows: joins two users, or two items"),
         ([0, 2, 3, 4, 5, 6], ROWS, "graph_rows: holds a pair once only"),
     ],
 )
@@ -63,6 +63,7 @@ def test_other_numbers_are_refused(tmp_path: Path) -> None:
     [
         ({}, None),
         ({"cols": [0, 0, 0, 2, 1]}, "cols: does not increase strictly"),
+        ({"cols": [0, 0, 0, 1]}, "cols: has 4 elements, not 5"),
         ({"scales": 4}, "scales: has 4 elements, not 5"),
         ({"dense": 8}, "dense: has 8 elements, not 7"),
     ],
