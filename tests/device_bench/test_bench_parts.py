@@ -128,6 +128,23 @@ def test_what_never_settles(samples: list[float]) -> None:
     assert (found.from_sample, found.count, found.p50_ns) == (None, 0, None)
 
 
+@pytest.mark.parametrize(
+    ("windows", "left_over", "start"),
+    [
+        ([100, 105, 102], 0, 0),
+        ([100, 106, 102], 0, None),
+        ([100, 105], 19, None),
+        ([300, 200, 100, 104, 102], 5, 40),
+        ([300, 100, 103, 105, 300], 5, 20),
+    ],
+)
+def test_it_settles_at_the_first_three_whole_windows_within_five_percent(
+    windows: list[int], left_over: int, start: int | None
+) -> None:
+    samples = [float(level) for level in windows for _ in range(20)] + [100.0] * left_over
+    assert stability.settled(samples) == start
+
+
 @given(st.lists(st.integers(1, 10**9), max_size=300))
 def test_three_windows_agree_from_there_on(samples: list[int]) -> None:
     start = stability.settled(samples)
