@@ -136,4 +136,6 @@ def unknown(run: Result) -> list[str]:
         found.append("UNLOCKED")
     if not any(phase["thermal_status"] for phase in train):
         found.append("THROTTLED")
-    return found
+    # The status at the end decides alone where it is high.
+    known = {condition.word for condition in of(run)}
+    return [word for word in found if word not in known]

@@ -396,6 +396,21 @@ def test_conditions(change: dict[str, Any], word: str, is_jetpacks: bool) -> Non
     assert (found.word, found.is_jetpacks) == (word, is_jetpacks)
 
 
+def test_a_word_is_decided_or_not_known_never_both() -> None:
+    report = build_report(5, kind="phone")
+    run = results.Result(Path(), report)
+    assert conditions.unknown(run) == ["DEBUGGABLE", "LOW-BATTERY", "UNLOCKED", "THROTTLED"]
+    report["target"]["debuggable"] = False
+    report["battery"]["level"] = 61
+    report["thermal_status"] = 0  # it may have throttled before it was read
+    assert conditions.unknown(run) == ["UNLOCKED", "THROTTLED"]
+    report["thermal_status"] = 3
+    assert [condition.word for condition in conditions.of(run)] == ["THROTTLED"]
+    assert conditions.unknown(run) == ["UNLOCKED"]
+    whole = results.Result(Path(), build_report(5, kind="phone"), build_sensors(report["run_id"]))
+    assert conditions.unknown(whole) == ["DEBUGGABLE"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
