@@ -101,8 +101,11 @@ def test_failures(make_report: Make) -> None:
 
 def test_figures_that_contradict_the_samples_are_found(make_report: Make) -> None:
     report = make_report()
-    assert reports.inconsistencies(report) == []
     metrics = report["metrics"]
+    metrics["checkpoint_ns"] = None
+    metrics["exchange_ns"] = dict.fromkeys(metrics["exchange_ns"]) | {"runs": [], "count": 0}
+    metrics["update_ns"]["mad"] = None
+    assert reports.inconsistencies(report) == []
     metrics["update_ns"]["count"] += 1
     metrics["score_ns"]["p95"] = metrics["score_ns"]["p50"] / 2
     metrics["gradients_ns"]["maximum"] += 1
@@ -138,6 +141,22 @@ def test_an_error_above_the_tolerance_is_a_failure_whatever_the_verdict(
     assert records.correctness(report) == "failed"
     page.render_run(run, tmp_path / "page.html")
     assert "Failed: over the first" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("correctness", "verdict"),
+    [
+        (None, "not checked"),
+        ({"verdict": "not checked", "max_abs_error": None, "tolerance": 1e-4}, "not checked"),
+        ({"verdict": "not checked", "max_abs_error": 0.1, "tolerance": None}, "not checked"),
+        ({"verdict": "passed", "max_abs_error": 1e-4, "tolerance": 1e-4}, "passed"),
+    ],
+)
+def test_losses_within_the_tolerance_or_not_compared_are_no_failure(
+    make_report: Make, correctness: dict[str, Any] | None, verdict: str
+) -> None:
+    report = make_report() | {"correctness": correctness}
+    assert (reports.verdict(report), reports.failure(report)) == (verdict, None)
 
 
 @pytest.mark.parametrize(

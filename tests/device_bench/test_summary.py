@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import statistics
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from device_bench import results, summary
+from device_bench import overview, results, summary, units
+from device_bench.results import Configuration
 from tests.device_bench.conftest import build_report
 from tests.device_bench.folders import build_record, nulls, write_bench, write_run
 
@@ -76,3 +79,53 @@ def test_bench(tmp_path: Path) -> None:
     (line,) = (line for line in text.splitlines() if line.startswith("00000002, 2 threads"))
     assert line.split()[3] == "3/3"
     assert line.split()[4].startswith(("29", "30"))
+
+
+def test_a_configuration_is_summed_up_over_its_good_runs(tmp_path: Path) -> None:
+    bench = write_bench(tmp_path / "bench", {ONE: 400_000}, 4)
+    good, pooled = [], []
+    for number, path in enumerate(sorted(bench.glob("results/*/report.json"))):
+        report = json.loads(path.read_text())
+        report["quality"]["after"]["recall@20"] = [0.1, 0.2, 0.6, 1][number]
+        report["phases"][1]["memory"]["rss_peak_kb"] = 10**6 + number
+        if number == 3:
+            report["correctness"]["verdict"] = "failed"
+        else:
+            warm_up = 7 * number
+            record = json.loads(path.with_name("run.json").read_text())
+            record["stable"] = {"from_sample": warm_up, "p50_ns": None}
+            path.with_name("run.json").write_text(json.dumps(record))
+            steps = report["metrics"]["train_step_ns"]["runs"][warm_up:]
+            good.append(statistics.median(steps))
+            pooled += steps
+        path.write_text(json.dumps(report))
+    (row,) = overview.summarise(results.load(bench))
+    assert (len(row.runs), row.medians) == (4, good)
+    assert row.median == statistics.median(good)
+    assert row.spread == units.change(min(good), max(good))
+    assert row.percentile(95) == pytest.approx(
+        statistics.quantiles(pooled, n=100, method="inclusive")[94]
+    )
+    assert row.peaks == [10**6, 10**6 + 1, 10**6 + 2]
+    assert row.quality("after") == pytest.approx(0.3)
+
+
+A, B = "ml-100k-mf-d64-10pct-00000001", "ml-100k-mf-d6-10pct-00000002"
+
+
+@pytest.mark.parametrize(
+    ("configurations", "names"),
+    [
+        ([(A, 120, 1, "one")], [A]),
+        ([(A, 120, 1, "one"), (B, 120, 1, "one")], ["d64-10pct-00000001", "d6-10pct-00000002"]),
+        ([(A, 120, 1, "one"), (A, 120, 2, "one")], ["1 thread", "2 threads"]),
+        ([(A, 120, 1, "one"), (A, 240, 1, "one")], ["120 steps", "240 steps"]),
+        ([(A, 120, 1, "one"), (A, 0, 1, "two")], ["one", "two"]),
+        ([(A, 120, 1, "one"), (A, 240, 2, "one")], ["1 thread, 120 steps", "2 threads, 240 steps"]),
+    ],
+)
+def test_a_configuration_is_named_by_what_differs(
+    configurations: list[tuple[str, int, int, str]], names: list[str]
+) -> None:
+    found = [Configuration(*fields) for fields in configurations]
+    assert overview._names(found) == names
