@@ -82,7 +82,7 @@ def ratio_of_medians(
         return Ratio(math.exp(log_ratio), None, None)
     variance = first.variance + second.variance
     quantile = stats.t.ppf((1 + confidence) / 2, _welch(first, second))
-    reach = float(quantile) * math.sqrt(variance) if variance > 0 else 0.0
+    reach = float(quantile) * math.sqrt(variance)
     ratio, low, high = (math.exp(log_ratio + shift) for shift in (0.0, -reach, reach))
     return Ratio(ratio, low, high, min(len(a), len(b)) == 1)
 

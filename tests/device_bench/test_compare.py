@@ -34,10 +34,11 @@ def draw(
     ]
 
 
-def test_one_sample_a_run_gives_welchs_interval() -> None:
+@pytest.mark.parametrize("runs", [(6, 9), (2, 3)])
+def test_one_sample_a_run_gives_welchs_interval(runs: tuple[int, int]) -> None:
     rng = np.random.default_rng(7)
-    a = [np.array([x]) for x in rng.lognormal(5, 0.2, 6)]
-    b = [np.array([x]) for x in rng.lognormal(5.2, 0.4, 9)]
+    a = [np.array([x]) for x in rng.lognormal(5, 0.2, runs[0])]
+    b = [np.array([x]) for x in rng.lognormal(5.2, 0.4, runs[1])]
     found = ratio_of_medians(a, b, resamples=40_000)
     logs = [np.log(np.concatenate(side)) for side in (b, a)]
     expected = stats.ttest_ind(*logs, equal_var=False).confidence_interval(0.95)
@@ -60,6 +61,10 @@ def test_one_run_gives_the_medians_known_variance() -> None:
     reach = 1.96 * 0.2 * math.sqrt(2 * math.pi / 2 / 4000)
     assert math.log(found.high / found.ratio) == pytest.approx(reach, rel=0.2)
     assert found.is_of_one_run
+    for sides, is_of_one_run in (((a, b * 2), True), ((a * 2, b), True), ((a * 2, b * 2), False)):
+        some = ratio_of_medians(*sides)
+        assert some is not None
+        assert some.is_of_one_run == is_of_one_run
 
 
 @pytest.mark.parametrize(("runs", "least", "most"), [(1, 0.91, 0.99), (3, 0.93, 1), (6, 0.93, 1)])
@@ -96,9 +101,29 @@ def test_successive_steps_that_are_alike_widen_the_interval() -> None:
 
 def test_no_ratio_of_what_is_not_positive_and_no_interval_of_one_reading() -> None:
     assert ratio_of_medians([np.zeros(3)], [np.ones(3)]) is None
-    found = ratio_of_medians([np.array([2.0])], [np.array([3.0]), np.array([3.0])])
+    found = ratio_of_medians([np.array([2.0])], [np.array([3.0])] * 3)
     assert found is not None
     assert (found.ratio, found.low, found.high) == (pytest.approx(1.5), None, None)
+    found = ratio_of_medians([np.full(4, 0.2)] * 2, [np.full(4, 0.3)] * 2)
+    assert found is not None
+    assert (found.ratio, found.low, found.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_an_interval_has_no_unit_and_its_repetitions_any_length() -> None:
+    rng = np.random.default_rng(4)
+    a, b = ([draw(rng, 1, steps, 100, 0.1, 0.2)[0] for steps in (3000, 90)] for _ in range(2))
+    found = ratio_of_medians(a, b)
+    tiny = ratio_of_medians([1e-9 * samples for samples in a], [1e-9 * samples for samples in b])
+    assert found is not None
+    assert tiny is not None
+    assert found.low is not None
+    assert (tiny.ratio, tiny.low) == pytest.approx((found.ratio, found.low))
+    assert found.low < 0.99 * found.ratio
+
+
+def test_draws_of_zeros_alone_leave_an_interval() -> None:
+    found = ratio_of_medians([np.array([0.0, 0.0, 1.0, 1.0, 1.0])], [np.full(5, 2.0)])
+    assert found == Ratio(pytest.approx(2), pytest.approx(2), pytest.approx(2), True)
 
 
 def test_ten_percent_are_found_and_equal_sides_are_not_flagged(tmp_path: Path) -> None:
