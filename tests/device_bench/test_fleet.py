@@ -11,18 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from device_bench import fleet, keys, lock, plan, records, transfer
+from device_bench import cooldown, fleet, keys, lock, plan, records, stability, transfer
 from device_bench.adb import Device, Socket
 from device_bench.board import Board
 from device_bench.bundle import Bundle
+from device_bench.cooldown import Heat
 from device_bench.device_errors import ConnectionLostError
 from device_bench.endings import Ended, State
 from device_bench.plan import BundleRef, Plan, Request
+from device_bench.records import BundleInfo
+from device_bench.run import Options
 from device_bench.virtual import VirtualDevice
 from sparserec.errors import SparseRecError
 from tests.device_bench.conftest import build_report
@@ -226,6 +230,51 @@ def test_a_run_keeps_nothing_of_the_attempt_before(
     assert record is not None
     assert (record.state, record.attempts, record.files.report) == (State.CRASHED, 2, None)
     assert not (records.place(found.folder, made.runs[0]) / "report.json").exists()
+
+
+@pytest.mark.parametrize("state", ["continue", "fresh", "scratch"])
+def test_a_record_tells_what_the_last_attempt_took_and_met(
+    make: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    now, given = [1000.0], []
+    took = iter([9.5, 2.25])
+    heat = iter([(Heat(3, 41.5), 3.0), (Heat(1, 31.5), 4.25)])
+    report = build_report()
+
+    def cool_down(*_: object) -> tuple[Heat, float]:
+        now[0] += 100
+        return next(heat)
+
+    def perform(device: Device, bundle_id: str, path: Path, options: Options, *_: object) -> Ended:
+        given.append((bundle_id, options))
+        now[0] += next(took)
+        if len(given) == 1:
+            raise ConnectionLostError("lost in the first attempt")
+        path.write_text(json.dumps(report))
+        return Ended(State.SUCCEEDED, report=report)
+
+    monkeypatch.setattr(fleet, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(cooldown, "wait", cool_down)
+    monkeypatch.setattr(fleet, "perform", perform)
+    found = make({"phone": None})
+    golden = b'{"losses": [0.5]}'
+    (found.bundle.path / "golden.json").write_bytes(golden)
+    made = found.plan(threads=[2], steps=400, checkpoint_every=50, evaluate=False)
+    assert found.run(made.model_copy(update={"state": state}))
+    record = found.record(made, "phone")
+    assert record is not None
+    options = Options(400, 2, 50, False, fresh=state == "fresh", scratch=state == "scratch")
+    assert given == [(found.bundle.bundle_id, options)] * 2
+    assert (record.attempts, record.seconds, record.cooldown_seconds) == (2, 2.25, 7.25)
+    assert (record.thermal_before, record.battery_celsius_before) == (1, 31.5)
+    assert record.stable == stability.stable(report["metrics"]["train_step_ns"]["runs"])
+    assert record.state is State.SUCCEEDED
+    assert (record.correctness, record.message) == ("passed", None)
+    assert (record.files.report, record.files.golden) == ("report.json", "golden.json")
+    assert (records.place(found.folder, made.runs[0]) / "golden.json").read_bytes() == golden
+    bundle = made.bundles[0]
+    assert record.bundle == BundleInfo(id=bundle.id, path=bundle.path, sha256=bundle.sha256)
+    assert (record.device.serial, record.device.transport) == ("phone", "TCP")
 
 
 def test_a_connection_that_breaks_off_between_runs_is_made_again(

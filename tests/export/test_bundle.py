@@ -300,6 +300,7 @@ def test_a_density_that_is_not_the_tables(bundle: Path) -> None:
 
 def test_a_bundle_is_replaced_whole(built: Built, tmp_path: Path) -> None:
     out, files = tmp_path / "deep" / "bundle", contents(built.path)
+    out.mkdir(parents=True)  # an empty folder is nobody's
     write_bundle(out, built.manifest, files)
     (out / "leftover").write_text("of an earlier bundle")
     write_bundle(out, built.manifest, files)
@@ -326,6 +327,13 @@ def test_a_failed_write_leaves_the_old_bundle(built: Built, bundle: Path) -> Non
         write_bundle(bundle, wrong, contents(built.path))
     assert verify_bundle(bundle) == built.manifest
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_place_that_cannot_be_written_is_named(built: Built, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SparseRecError, match=r"file/.*: cannot be written") as caught:
+        write_bundle(tmp_path / "file" / "bundle", built.manifest, contents(built.path))
+    assert "another --out" in caught.value.fix
 
 
 def test_folders_beside_a_bundle_are_left_alone(built: Built, bundle: Path) -> None:
@@ -389,6 +397,7 @@ def test_a_link_that_a_crash_left_is_removed(built: Built, tmp_path: Path, end: 
 
 def test_other_folders_are_not_overwritten(built: Built, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(SparseRecError, match="is there and is not a bundle"):
-        write_bundle(tmp_path, built.manifest, contents(built.path))
+    for out in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(SparseRecError, match="is there and is not a bundle"):
+            write_bundle(out, built.manifest, contents(built.path))
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
