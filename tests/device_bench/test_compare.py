@@ -47,8 +47,8 @@ def test_one_sample_a_run_gives_welchs_interval(runs: tuple[int, int]) -> None:
     assert found.high is not None
     assert math.log(found.ratio) == pytest.approx(logs[0].mean() - logs[1].mean())
     reach = (expected.high - expected.low) / 2
-    assert math.log(found.high / found.ratio) == pytest.approx(reach, rel=0.03)
-    assert math.log(found.ratio / found.low) == pytest.approx(reach, rel=0.03)
+    assert math.log(found.high / found.ratio) == pytest.approx(reach, rel=0.01)
+    assert math.log(found.ratio / found.low) == pytest.approx(reach, rel=0.01)
 
 
 def test_one_run_gives_the_medians_known_variance() -> None:
