@@ -23,6 +23,7 @@ from tests.device_bench.folders import (
     build_sensors,
     nulls,
     report_of,
+    series,
     write_bench,
     write_run,
 )
@@ -413,6 +414,48 @@ def test_conditions(change: dict[str, Any], word: str, is_jetpacks: bool) -> Non
         report[key] = report[key] | value if isinstance(value, dict) else value
     (found,) = conditions.of(results.Result(Path(), report))
     assert (found.word, found.is_jetpacks) == (word, is_jetpacks)
+
+
+def sensed(name: str = "train", figure: str = "battery_level", value: Any = None) -> dict[str, Any]:
+    """Sensors of a phone at 30 % whose clocks stand still in training, with one phase's changed."""
+    sensors = build_sensors("x")
+    for phase in sensors["phases"]:
+        phase["battery_level"] = series(30, 31)
+        if phase["name"] == "train":
+            phase["cpu_frequencies_khz"] = [series(2e6, 2e6), None]
+        if phase["name"] == name:
+            phase[figure] = value
+    return sensors
+
+
+CLOCKS = [series(1e6, 1e6), None, series(1.2e6, 2.4e6), series(2e6, 3e6), series(4e6, 4e6)]
+"""In kHz: of a core that stands still, one that cannot be read, and two that move."""
+
+
+@pytest.mark.parametrize(
+    ("sensors", "before", "word", "says"),
+    [
+        (sensed(), 0, None, ""),
+        (sensed("load", "battery_level", series(25, 30)), 0, None, ""),
+        (sensed("load", "battery_level", series(24, 30)), 0, "LOW-BATTERY", "24 %"),
+        (sensed("load", "cpu_frequencies_khz", None), 0, None, ""),
+        (sensed("train", "cpu_frequencies_khz", None), 0, None, ""),
+        (sensed("train", "cpu_frequencies_khz", CLOCKS), 0, "UNLOCKED", "1.20 and 3.00 GHz"),
+        (sensed("load", "thermal_status", None), 0, None, ""),
+        (sensed("load", "thermal_status", series(0, 2)), 0, "THROTTLED", "2 (moderate)"),
+        (sensed("load", "thermal_status", series(0, 7)), None, "THROTTLED", "status 7."),
+        (sensed(), 1, "WARM-START", "1 (light)"),
+    ],
+)
+def test_conditions_that_sensors_show(
+    sensors: dict[str, Any], before: int | None, word: str | None, says: str
+) -> None:
+    record = build_record(1, thermal_before=before)
+    record["device"] |= {"virtual": False, "kind": "phone"}
+    run = results.Result(Path(), build_report(5, kind="phone"), sensors, record=record)
+    found = conditions.of(run)
+    assert [condition.word for condition in found] == [word] * (word is not None)
+    assert all(says in condition.text for condition in found)
 
 
 def test_a_word_is_decided_or_not_known_never_both() -> None:
