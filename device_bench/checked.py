@@ -9,10 +9,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator, validators  # type: ignore[import-untyped]
 
 from sparserec.errors import SparseRecError
 
+# To JSON Schema 3.0 is an integer; to Python it is no index.
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: type(value) is int
+    ),
+)
 VERSION = 1
 """``schema_version`` of every file that is read here."""
 
@@ -75,4 +82,4 @@ def _finite(text: str) -> float:
 def validator(schema: str) -> Any:
     """The validator of ``device_bench/schema/<schema>``."""
     text = files("device_bench").joinpath("schema", schema).read_text("utf-8")
-    return Draft202012Validator(json.loads(text))
+    return _Validator(json.loads(text))

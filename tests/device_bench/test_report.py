@@ -51,6 +51,7 @@ def test_schema_is_one_and_the_samples_fit(make_report: Make, tmp_path: Path) ->
         (["bundle", "manifest_sha256"], "abc", r"bundle\.manifest_sha256"),
         (["quality", "after", "recall@20"], 1.5, r"quality\.after\.recall@20"),
         (["metrics", "train_step_ns", "runs"], ["1"], r"metrics\.train_step_ns\.runs\.0"),
+        (["thermal_status"], 3.0, "thermal_status: 3.0 is not of type 'integer'"),
         (["losses"], None, "losses"),
         (["warnings"], "none", "warnings"),
     ],
@@ -428,6 +429,7 @@ def sensed(name: str = "train", figure: str = "battery_level", value: Any = None
     return sensors
 
 
+JETPACKS = ("LOW-BATTERY", "UNLOCKED")
 CLOCKS = [series(1e6, 1e6), None, series(1.2e6, 2.4e6), series(2e6, 3e6), series(4e6, 4e6)]
 """In kHz: of a core that stands still, one that cannot be read, and two that move."""
 
@@ -456,11 +458,13 @@ def test_conditions_that_sensors_show(
     found = conditions.of(run)
     assert [condition.word for condition in found] == [word] * (word is not None)
     assert all(says in condition.text for condition in found)
+    assert all(condition.is_jetpacks == (word in JETPACKS) for condition in found)
 
 
 def test_a_word_is_decided_or_not_known_never_both() -> None:
     report = build_report(5, kind="phone")
     run = results.Result(Path(), report)
+    assert conditions.unknown(results.Result(Path(), build_report(5))) == []  # of no phone
     assert conditions.unknown(run) == ["DEBUGGABLE", "LOW-BATTERY", "UNLOCKED", "THROTTLED"]
     report["target"]["debuggable"] = False
     report["battery"]["level"] = 61
@@ -469,8 +473,13 @@ def test_a_word_is_decided_or_not_known_never_both() -> None:
     report["thermal_status"] = 3
     assert [condition.word for condition in conditions.of(run)] == ["THROTTLED"]
     assert conditions.unknown(run) == ["UNLOCKED"]
-    whole = results.Result(Path(), build_report(5, kind="phone"), build_sensors(report["run_id"]))
-    assert conditions.unknown(whole) == ["DEBUGGABLE"]
+    for figure, words in (
+        ("memory_stats_kb", []),
+        ("cpu_frequencies_khz", ["UNLOCKED"]),
+        ("thermal_status", ["THROTTLED"]),
+    ):
+        whole = results.Result(Path(), build_report(5, kind="phone"), sensed("train", figure))
+        assert conditions.unknown(whole) == ["DEBUGGABLE", *words]
 
 
 @pytest.mark.parametrize(
