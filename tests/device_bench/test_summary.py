@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,32 +83,38 @@ def test_bench(tmp_path: Path) -> None:
 
 
 def test_a_configuration_is_summed_up_over_its_good_runs(tmp_path: Path) -> None:
-    bench = write_bench(tmp_path / "bench", {ONE: 400_000}, 4)
-    good, pooled = [], []
+    bench = write_bench(tmp_path / "bench", {ONE: 400_000}, 5)
+    medians, pooled = [], []
     for number, path in enumerate(sorted(bench.glob("results/*/report.json"))):
         report = json.loads(path.read_text())
-        report["quality"]["after"]["recall@20"] = [0.1, 0.2, 0.6, 1][number]
+        report["quality"]["after"]["recall@20"] = [0.1, 0.3, None, 1, 1][number]
         report["phases"][1]["memory"]["rss_peak_kb"] = 10**6 + number
-        if number == 3:
-            report["correctness"]["verdict"] = "failed"
-        else:
-            warm_up = 7 * number
+        if number < 2:
             record = json.loads(path.with_name("run.json").read_text())
-            record["stable"] = {"from_sample": warm_up, "p50_ns": None}
+            record["stable"] = {"from_sample": 7 * number, "p50_ns": None}
             path.with_name("run.json").write_text(json.dumps(record))
-            steps = report["metrics"]["train_step_ns"]["runs"][warm_up:]
-            good.append(statistics.median(steps))
+            steps = report["metrics"]["train_step_ns"]["runs"][7 * number :]
+            medians.append(statistics.median(steps))
             pooled += steps
+        elif number < 4:  # nothing was left to train, or to read
+            report["metrics"]["train_step_ns"] = None
+            report["phases"] = []
+            report["quality"] = report["quality"] if number == 2 else None
+        else:
+            report["correctness"]["verdict"] = "failed"
         path.write_text(json.dumps(report))
     (row,) = overview.summarise(results.load(bench))
-    assert (len(row.runs), row.medians) == (4, good)
-    assert row.median == statistics.median(good)
-    assert row.spread == units.change(min(good), max(good))
-    assert row.percentile(95) == pytest.approx(
-        statistics.quantiles(pooled, n=100, method="inclusive")[94]
-    )
-    assert row.peaks == [10**6, 10**6 + 1, 10**6 + 2]
-    assert row.quality("after") == pytest.approx(0.3)
+    assert (len(row.runs), len(row.good), row.medians) == (5, 4, medians)
+    assert row.median == statistics.median(medians)
+    assert row.spread == units.change(min(medians), max(medians))
+    p95 = statistics.quantiles(pooled, n=100, method="inclusive")[94]
+    assert row.percentile(95) == pytest.approx(p95)
+    assert row.peaks == [10**6, 10**6 + 1]
+    assert row.quality("after") == pytest.approx(0.2)
+    assert replace(row, good=row.good[:1]).spread == ""
+    bare = replace(row, good=row.good[2:])
+    found = (bare.median, bare.percentile(95), bare.quality("after"), bare.peaks)
+    assert found == (None, None, None, [])
 
 
 A, B = "ml-100k-mf-d64-10pct-00000001", "ml-100k-mf-d6-10pct-00000002"
@@ -129,3 +136,10 @@ def test_a_configuration_is_named_by_what_differs(
 ) -> None:
     found = [Configuration(*fields) for fields in configurations]
     assert overview._names(found) == names
+
+
+@pytest.mark.parametrize(
+    ("bundles", "shared"), [([A, A], A), ([A, B], "ml-100k-mf-"), ([A, "ml-100k"], "ml-100k-")]
+)
+def test_names_begin_alike_in_whole_words(bundles: list[str], shared: str) -> None:
+    assert overview.common([Configuration(name, 1, 1, "one") for name in bundles]) == shared

@@ -46,7 +46,7 @@ def make_split() -> Split:
 
 def make_run(model: ModelName = "mf") -> TrainedRun:
     split = make_split()
-    step = replace(sparserec().step, model=model)
+    step = replace(sparserec().step, model=model, floor=1)
     recipe = replace(sparserec(), dim=DIM, density=0.4, step=step)
     table = random_table(split.known_users, split.known_items, DIM, 0.4, 2, 0.3, seed=3)
     dense = MODELS[model].initial(DIM, 1)
