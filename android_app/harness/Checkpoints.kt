@@ -16,7 +16,6 @@ class Checkpoints(
     private val warn: (String) -> Unit,
 ) {
     init {
-        makeDirectory(directory, "state")
         // What a kill left.
         list { HALF_WRITTEN.matches(it) }.forEach { Files.delete(it) }
     }

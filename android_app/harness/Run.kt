@@ -72,6 +72,10 @@ class Run(
 
     private fun phases() {
         options.workload?.let { return repeated(it) }
+        lockState(options.state, options.runId).use { trained() }
+    }
+
+    private fun trained() {
         lateinit var session: Session
         phase(Phase.LOAD) { session = Session() }
         session.use {

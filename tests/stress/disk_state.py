@@ -19,6 +19,7 @@ from safetensors.numpy import load
 from tests.stress.tally import Problem
 
 GENERATION = re.compile(r"gen-(\d{10})\.safetensors")
+LOCK = ".lock"
 PHASES = ("load", "evaluate_before", "warm_up", "train", "checkpoint", "evaluate_after", "done")
 
 
@@ -136,7 +137,7 @@ class Watched:
             if GENERATION.fullmatch(path.name):
                 problems += self._check_generation(path)
                 present.add(int(path.stem.removeprefix("gen-")))
-            elif not GENERATION.fullmatch(path.name.removesuffix(".part")):
+            elif path.name != LOCK and not GENERATION.fullmatch(path.name.removesuffix(".part")):
                 problems.append(Problem("lost", f"{path.name} in the state"))
         must_be_there = sorted(self._committed | present)[-2:]
         for step in must_be_there:

@@ -60,7 +60,7 @@ def _of_another_run(watched: Watched) -> None:
         (lambda w: _flip(_newest(w), 20), "lost"),
         (lambda w: _newest(w).write_bytes(_newest(w).read_bytes()[:-1]), "lost"),
         (lambda w: _newest(w).unlink(), "lost"),
-        (lambda w: min(w.state.iterdir()).unlink(), "lost"),
+        (lambda w: min(w.state.glob("gen-*")).unlink(), "lost"),
         (lambda w: _newest(w).rename(f"{_newest(w)}.bad"), "lost"),
         (lambda w: (w.out / "report.json").unlink(), "lost"),
         (lambda w: (w.out / "report.json").write_text("{"), "wrong"),

@@ -41,9 +41,9 @@ class RunServiceTest : AppTest() {
         return LiveRun.current!!.ended!!.error
     }
 
-    private fun savedStep(fixture: String): Int = state(fixture).list()!!.maxOf {
-        it.removePrefix("gen-").removeSuffix(".safetensors").toInt()
-    }
+    private fun savedStep(fixture: String): Int = state(fixture).list()!!
+        .filter { it.startsWith("gen-") }
+        .maxOf { it.removePrefix("gen-").removeSuffix(".safetensors").toInt() }
 
     /** What a run on the desktop, without this app, makes of the same bundle. */
     private fun desktopRun(fixture: String, state: File): ProcessBuilder = ProcessBuilder(

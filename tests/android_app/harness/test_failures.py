@@ -125,11 +125,37 @@ def test_stop_after_the_last_step_loses_no_result(harness: Harness) -> None:
     assert report["quality"]["after"]["users"] > 0
 
 
+def test_a_state_has_one_run_at_a_time(harness: Harness, tmp_path: Path) -> None:
+    keys = {"evaluate": "false", "steps": 10_000_000, "checkpoint_every": 10}
+    other = Harness(harness.launcher, harness.bundle, tmp_path / "other")
+    other.state = harness.state
+    with subprocess.Popen(
+        harness.command(**keys, run_id="first"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any("step=" in line for line in process.stdout)
+            refused = other.run(**keys, fresh="true")
+            assert process.poll() is None
+        finally:
+            process.kill()  # not even so is the lock left behind
+    assert refused.code == 1
+    assert refused.value("error") == (
+        f"state: run first of process {process.pid} is at work in {harness.state}; "
+        "wait for it to end, or give another directory"
+    )
+    assert refused.report["error"] == refused.value("error")
+    done = max(int(name[4:14]) for name in _generations(harness))  # the other removed none
+    again = other.run(evaluate="false", steps=done + 1)
+    assert again.code == 0, again.errors
+    assert again.report["resumed_from_step"] == done
+
+
 def test_full_disk_keeps_the_generation_before(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert harness.run(**QUICK).code == 0
-    before = {path.name: path.read_bytes() for path in harness.state.iterdir()}
+    before = _generations(harness)
     size = len(before["gen-0000000040.safetensors"])
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:-UsePerfData")  # whose file would be too large
 
@@ -141,7 +167,12 @@ def test_full_disk_keeps_the_generation_before(
     assert "gen-0000000050.safetensors: cannot be written" in ended.value("error")
     assert ended.report["exit_status"] == "failed"
     assert ended.report["error"] == ended.value("error")
-    assert {path.name: path.read_bytes() for path in harness.state.iterdir()} == before
+    assert _generations(harness) == before
+
+
+def _generations(harness: Harness) -> dict[str, bytes]:
+    found = harness.state.glob("gen-*.safetensors")
+    return {path.name: path.read_bytes() for path in found}
 
 
 def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:

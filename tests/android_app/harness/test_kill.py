@@ -62,7 +62,7 @@ def test_kills_at_random_instants_change_nothing(harness: Harness, tmp_path: Pat
     assert ended.report["state"] == undisturbed.report["state"]
     assert ended.report["correctness"] == undisturbed.report["correctness"]
     kept = sorted(path.name for path in harness.state.iterdir())
-    assert kept == ["gen-0000003999.safetensors", "gen-0000004000.safetensors"]
+    assert kept == [".lock", "gen-0000003999.safetensors", "gen-0000004000.safetensors"]
 
 
 def _newest(harness: Harness) -> int:
