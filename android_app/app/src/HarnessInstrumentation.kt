@@ -41,7 +41,12 @@ class HarnessInstrumentation : Instrumentation() {
         if (Update.isAsked(values)) {
             val update = Update.of(values)
             storage.requireInside(update.places)
-            val done = update.perform { show(it, null, null, null) }
+            val done = Awake(targetContext).use { awake ->
+                update.perform { phase ->
+                    awake.renew()
+                    show(phase, null, null, null)
+                }
+            }
             done.forEach { (key, value) -> results.putString(key, value) }
             return null
         }

@@ -19,6 +19,7 @@ import org.robolectric.annotation.Config
 import org.robolectric.annotation.Implementation
 import org.robolectric.annotation.Implements
 import org.robolectric.shadows.ShadowActivityThread
+import org.robolectric.shadows.ShadowPowerManager
 import org.robolectric.util.ReflectionHelpers
 import org.robolectric.util.ReflectionHelpers.ClassParameter
 import java.io.File
@@ -39,9 +40,13 @@ class InstrumentationTest : AppTest() {
     private class Watcher : IInstrumentationWatcher.Stub() {
         val statuses = mutableListOf<Pair<Int, Map<String, String>>>()
 
+        /** Whether the processor was kept awake at each of them. */
+        val awake = mutableListOf<Boolean>()
+
         @Synchronized
         override fun instrumentationStatus(name: ComponentName, code: Int, results: Bundle) {
             statuses += code to texts(results)
+            awake += ShadowPowerManager.getLatestWakeLock()?.isHeld == true
         }
 
         @Synchronized
@@ -170,6 +175,9 @@ class InstrumentationTest : AppTest() {
             assertEquals(0, code)
             assertTrue(results.toString(), results.getValue("error").startsWith(message))
         }
+        // The last one came as far as looking at the bundles.
+        assertEquals(listOf(true), watcher.awake)
+        assertFalse(ShadowPowerManager.getLatestWakeLock().isHeld)
         File(bundles, "short").copyRecursively(File(bundles, "next.part"))
         assertEquals(listOf("short"), SharedStorage(root).bundles().map { it.id })
     }
