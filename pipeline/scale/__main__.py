@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,15 +19,17 @@ from pipeline.memory import SETTINGS
 from pipeline.reproduce.environment import machine, versions
 from pipeline.scale.cases import Case, Measured, memory_cases, speed_cases
 from pipeline.scale.report import report
-from sparserec.errors import SparseRecError
+from sparserec.errors import SparseRecError, writing
 
 STEPS, MEMORY = Path("docs/results/ranks-steps.json"), Path("docs/results/ranks-memory.json")
+Out = Annotated[Path, typer.Option(help="File to write.", dir_okay=False)]
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
-def steps(out: Annotated[Path, typer.Option(help="File to write.")] = STEPS) -> None:
+def steps(out: Out = STEPS) -> None:
     """Measure steps on 1 and 2 ranks of this machine: times and bytes."""
+    _check(out)
     found: list[Measured] = []
     for ranks in (1, 2):
         found += _launch(ranks, [case for case in speed_cases() if case.ranks == ranks])
@@ -36,10 +39,11 @@ def steps(out: Annotated[Path, typer.Option(help="File to write.")] = STEPS) -> 
 
 @app.command()
 def memory(
-    out: Annotated[Path, typer.Option(help="File to write.")] = MEMORY,
+    out: Out = MEMORY,
     rows: Annotated[int, typer.Option(help="Of the largest table.")] = 10**8,
 ) -> None:
     """Measure what a rank keeps and its peak; of large tables one rank's shard, alone."""
+    _check(out)
     found: list[Measured] = []
     for case in memory_cases(rows):  # a fresh process each, or a peak is an earlier one's
         found += _launch(case.ranks, [case])
@@ -53,10 +57,18 @@ def report_() -> None:
     print(report(*(_read(read_json(path)["measured"]) for path in (STEPS, MEMORY))))
 
 
+def _check(out: Path) -> None:
+    """Fail before the measurements, not after them, where the file cannot be written."""
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+
+
 def _write(out: Path, found: list[Measured]) -> None:
     load = [round(value, 1) for value in os.getloadavg()]
     described = {"machine": machine(), "versions": versions(), "load_average": load}
-    write_json(out, described | {"measured": [asdict(one) for one in found]})
+    with writing(out):
+        write_json(out, described | {"measured": [asdict(one) for one in found]})
 
 
 def _read(lines: Iterable[dict[str, object]]) -> list[Measured]:
