@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,7 +80,18 @@ class MetricChoice(StrEnum):
     ndcg = "ndcg"
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say of a stop, whenever it comes, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped (interrupted); the same command goes on", err=True)
+        raise typer.Exit(130) from None
+
+
 def _experiment(name: str, text: str) -> None:
+    @_resumable()
     def command(
         only: Only = None,
         budget: BudgetOption = None,
@@ -190,6 +202,7 @@ def _tell(name: str, outcome: Outcome) -> None:
 
 
 @reproduce.command()
+@_resumable()
 def memory(
     only: Annotated[
         list[str] | None,
@@ -228,12 +241,8 @@ def memory(
     budget_s = None if budget is None else parse_budget(budget)
     _make(results)
     _stop_on_sigterm()
-    try:
-        with bars() as progress:
-            outcome = run(cells, results, int(limit * 2**30), budget_s, progress, _say)
-    except KeyboardInterrupt:
-        typer.echo("stopped (interrupted); the same command goes on", err=True)
-        raise typer.Exit(130) from None
+    with bars() as progress:
+        outcome = run(cells, results, int(limit * 2**30), budget_s, progress, _say)
     text = f"{outcome.measured} measured, {outcome.skipped} skipped, {outcome.left} not begun"
     typer.echo(f"memory: {text}, {len(outcome.failed)} failed", err=True)
     if outcome.failed:

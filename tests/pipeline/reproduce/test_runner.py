@@ -197,6 +197,19 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     assert list(how.work.glob("*/checkpoint.safetensors"))
 
 
+def test_ctrl_c_before_the_first_run_says_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.reproduce.runner.pending", interrupted)
+    where = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    done = CliRunner().invoke(reproduce, ["domains", *where])
+    assert done.exit_code == 130
+    assert done.stderr == "stopped (interrupted); the same command goes on\n"
+
+
 def test_a_cell_that_fails_is_told_and_the_next_one_runs(tmp_path: Path) -> None:
     bad = replace(UNFACTORED, dataset="no-such", variant="bad")
     how = options(tmp_path)
