@@ -3,7 +3,8 @@
 A table is trained on seven tenths of each user's train interactions and learns on from two tenths
 as a device does; the last tenth judges. Where there are times the past is cut by them, as the whole
 is. The dataset's test part is not used. A change is one more row, such as ``window=800`` or
-``learning_rate=20,l2=0.01``: fields of ``Incremental``.
+``learning_rate=20,l2=0.01``: fields of ``Incremental``, but for the seed, which is varied anyway,
+and the model, which is the table's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import sys
 from dataclasses import fields, replace
 from statistics import mean
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,7 +22,10 @@ from pipeline.data.split import Pairs, Split, leave_out, temporal_split
 from pipeline.evaluate import evaluate
 from pipeline.fit import fit, known_only
 from pipeline.incremental import Incremental, device_recommender, incremental_trainer
+from pipeline.losses import LossName
 from pipeline.models import MODELS, ModelName
+from pipeline.optimizers import OptimizerName
+from pipeline.precision import Precision
 from pipeline.recipes import Recipe, sparserec, suited
 from pipeline.recommender import Recommender
 from pipeline.sampling import join
@@ -32,6 +36,11 @@ from sparserec.errors import SparseRecError
 SEEDS = (1, 2, 3)
 EPOCHS = 6
 MOST_USERS = 4000
+NAMES = {
+    "loss": get_args(LossName),
+    "optimizer": get_args(OptimizerName),
+    "precision": get_args(Precision),
+}
 
 
 def host_recipe(model: ModelName = "mf") -> Recipe:
@@ -53,10 +62,12 @@ def changed(recipe: Incremental, text: str) -> Incremental:
     """Change fields of a recipe: ``name=value,...``.
 
     Raises:
-        ValueError: there is no such field, or its value is no number.
+        ValueError: there is no such field, its value is no number or no name of one, or it is the
+            model's or the seed's.
     """
     kinds: dict[str, Any] = {one.name: type(getattr(recipe, one.name)) for one in fields(recipe)}
     kinds |= {"window": int, "sampled_fraction": float}  # None by default
+    del kinds["model"], kinds["seed"]
     values = {}
     for pair in text.split(","):
         name, _, value = pair.partition("=")
@@ -66,6 +77,8 @@ def changed(recipe: Incremental, text: str) -> Incremental:
             values[name] = kinds[name](value)
         except ValueError:
             raise ValueError(f"{pair!r}: {value!r} is no {kinds[name].__name__}") from None
+        if value not in (names := NAMES.get(name, (value,))):
+            raise ValueError(f"{pair!r}: {value!r} is none of {', '.join(names)}")
     return replace(recipe, **values)
 
 

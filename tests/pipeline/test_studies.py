@@ -55,6 +55,12 @@ def test_what_no_device_can_be_told_is_refused(
     assert "'rate' is none of" in capsys.readouterr().err
     with pytest.raises(ValueError, match="'batch_size=x': 'x' is no int"):
         changed(usual, "batch_size=x")
+    for text in ("model=neumf", "seed=7"):  # another table's, and what the study varies
+        with pytest.raises(ValueError, match="is none of loss, optimizer"):
+            changed(usual, text)
+    for text, first in (("loss=mse", "bpr"), ("optimizer=lion", "sgd"), ("precision=x", "float32")):
+        with pytest.raises(ValueError, match=f"'{text}': .* is none of {first}, "):
+            changed(usual, text)
 
 
 @pytest.mark.parametrize("study", ["device_study", "start_study"])
