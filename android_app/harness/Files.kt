@@ -44,13 +44,18 @@ fun sha256(parts: List<ByteBuffer>): String {
  * Writes [parts] so that a reader meets the old file or the new one, whatever happens: `.part`
  * beside it, synced, renamed, directory synced. A failure leaves the old file as it was.
  */
-fun writeAtomically(path: Path, parts: List<ByteBuffer>) {
+fun writeAtomically(path: Path, parts: List<ByteBuffer>) = writeAtomically(path) { channel ->
+    for (bytes in parts.map { whole(it) }) {
+        while (bytes.hasRemaining()) channel.write(bytes)
+    }
+}
+
+/** The same of what [write] writes. */
+fun writeAtomically(path: Path, write: (FileChannel) -> Unit) {
     val part = path.resolveSibling("${path.fileName}.part")
     try {
         FileChannel.open(part, WRITE, CREATE, TRUNCATE_EXISTING).use { channel ->
-            for (bytes in parts.map { whole(it) }) {
-                while (bytes.hasRemaining()) channel.write(bytes)
-            }
+            write(channel)
             channel.force(true)
         }
         Files.move(part, path, ATOMIC_MOVE)

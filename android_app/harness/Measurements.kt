@@ -1,10 +1,8 @@
 package org.sparserec.harness
 
 import kotlinx.serialization.json.JsonObject
-import kotlinx.serialization.json.add
 import kotlinx.serialization.json.buildJsonObject
 import kotlinx.serialization.json.put
-import kotlinx.serialization.json.putJsonArray
 import kotlin.math.abs
 import kotlin.math.floor
 import kotlin.math.roundToLong
@@ -24,7 +22,7 @@ class Samples(expected: Int = 256) {
     /** The report's summary. Without a sample the statistics are null. */
     fun summary(): JsonObject = buildJsonObject {
         val sorted = values.copyOf(count).apply { sort() }
-        putJsonArray("runs") { for (k in 0 until count) add(values[k]) }
+        put("runs", jsonNumbers(count) { values[it] })
         put("count", count)
         put("minimum", sorted.firstOrNull())
         for (percent in PERCENTILES) put("p$percent", percentile(sorted, percent))

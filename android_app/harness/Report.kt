@@ -11,7 +11,7 @@ import kotlinx.serialization.json.put
 import kotlinx.serialization.json.putJsonArray
 import kotlinx.serialization.json.putJsonObject
 import java.io.IOException
-import java.nio.ByteBuffer
+import java.nio.channels.Channels
 import java.nio.file.Path
 import java.time.Instant
 import java.time.temporal.ChronoUnit.SECONDS
@@ -69,9 +69,13 @@ class Report(private val options: Options, private val platform: Platform) {
     }
 
     fun write() {
-        val text = "${toJson()}\n"
         try {
-            writeAtomically(path, listOf(ByteBuffer.wrap(text.toByteArray())))
+            writeAtomically(path) { channel ->
+                val writer = Channels.newOutputStream(channel).bufferedWriter()
+                writer.write(toJson())
+                writer.appendLine()
+                writer.flush()
+            }
         } catch (error: IOException) {
             throw HarnessError("$path: cannot be written ($error)", "free some space")
         }
@@ -94,10 +98,8 @@ class Report(private val options: Options, private val platform: Platform) {
             put("before", before?.let { qualityJson(it) } ?: JsonNull)
             put("after", after?.let { qualityJson(it) } ?: JsonNull)
         }
-        putJsonArray("losses") {
-            state?.let { for (k in 0 until it.step) add(it.losses[k]) }
-            losses?.forEach { add(it) }
-        }
+        val shown = state?.losses ?: losses ?: FloatArray(0)
+        put("losses", jsonNumbers(state?.step ?: shown.size) { shown[it] })
         put("metrics", metrics.toJson())
         put("phases", JsonArray(phases))
         putSensors()

@@ -50,7 +50,7 @@ class Run(
     } catch (error: IOException) {
         fail("file error: $error; check the disk and the paths")
     } catch (error: OutOfMemoryError) {
-        fail("out of memory ($error); use a smaller table or a smaller batch")
+        fail("out of memory ($error); use a smaller table, a smaller batch or fewer steps")
     } catch (error: InternalError) {
         // A desktop JVM's word for SIGBUS. Uncaught, it would leave the library's thread waiting.
         fail("a mapped file was cut or cannot be read ($error); copy the bundle and run again")
@@ -67,6 +67,8 @@ class Run(
             line
         } catch (error: HarnessError) {
             "$line (and ${error.message})"
+        } catch (_: OutOfMemoryError) {
+            "$line (and $reportPath was not written)"
         }
     }
 

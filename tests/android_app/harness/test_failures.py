@@ -113,6 +113,17 @@ def test_terminated_harness_saves_first(harness: Harness) -> None:
     assert report["state"]["generation"] == len(report["losses"]) > 0
 
 
+def test_a_long_run_reports_in_a_small_heap(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples as numbers fit in it; as objects or as text they would not."""
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx16m")
+    ended = harness.run(evaluate="false", steps=30_000, checkpoint_every=10_000)
+    assert ended.code == 0, ended.value("error")
+    assert len(ended.report["metrics"]["train_step_ns"]["runs"]) == 30_000
+    assert len(ended.report["losses"]) == 30_000
+
+
 def test_stop_after_the_last_step_loses_no_result(harness: Harness) -> None:
     with subprocess.Popen(harness.command(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
