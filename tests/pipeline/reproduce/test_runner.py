@@ -233,7 +233,8 @@ def test_a_cell_whose_recipe_changed_is_run_again_only_if_asked(tmp_path: Path) 
     assert pending([UNFACTORED], how) == []
     assert pending([UNFACTORED], replace(how, stale=True)) == [last, UNFACTORED]
     append(how.results, "tune", values(last, 0.5, recipe=settled))
-    assert run([UNFACTORED], replace(how, stale=True)).done == 1
+    outcome = run([UNFACTORED], replace(how, stale=True))
+    assert (outcome.done, outcome.failed) == (1, {})
     (record,) = read(how.results, "domains").values()
     assert record.recipe == recipe_of(UNFACTORED, selected(how, UNFACTORED) or [], 2)
     assert pending([UNFACTORED], replace(how, stale=True)) == []
