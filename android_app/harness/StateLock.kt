@@ -3,9 +3,9 @@ package org.sparserec.harness
 import java.io.Closeable
 import java.nio.ByteBuffer
 import java.nio.channels.FileChannel
+import java.nio.file.Files
 import java.nio.file.Path
 import java.nio.file.StandardOpenOption.CREATE
-import java.nio.file.StandardOpenOption.READ
 import java.nio.file.StandardOpenOption.WRITE
 import java.util.concurrent.TimeUnit.SECONDS
 
@@ -22,13 +22,15 @@ private val PATIENCE_NS = SECONDS.toNanos(2)
  */
 fun lockState(state: Path, runId: String): Closeable {
     makeDirectory(state, "state")
-    val file = FileChannel.open(state.resolve(NAME), READ, WRITE, CREATE)
+    val path = state.resolve(NAME)
+    val file = FileChannel.open(path, WRITE, CREATE)
     try {
         val deadline = System.nanoTime() + PATIENCE_NS
         while (file.tryLock() == null) {
             if (System.nanoTime() > deadline) {
                 val fix = "wait for it to end, or give another directory"
-                throw HarnessError("state: ${text(file)} is at work in $state", fix)
+                val holder = String(Files.readAllBytes(path))
+                throw HarnessError("state: $holder is at work in $state", fix)
             }
             Thread.sleep(POLL_MS)
         }
@@ -40,10 +42,4 @@ fun lockState(state: Path, runId: String): Closeable {
         file.close()
         throw error
     }
-}
-
-private fun text(file: FileChannel): String {
-    val bytes = ByteBuffer.allocate(file.size().toInt())
-    while (bytes.hasRemaining() && file.read(bytes) >= 0) Unit
-    return String(bytes.array(), 0, bytes.position())
 }
