@@ -203,7 +203,8 @@ SPARSE_LIGHTGCN = _but(
     ("epochs", 110),
     ("patience", 30),
 )
-PATIENT: tuple[Override, ...] = (
+PATIENT_MF = _but(
+    SPARSE_MF,
     ("exchange_fraction", 0.3),
     ("exchange_least", 0.1),
     ("exchange_stop", 0.85),
@@ -236,7 +237,7 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         f"{NARROW} by instant gradient",
         _but(SPARSE_MF, ("step.grow", "instant")),
     ),
-    ("gowalla", "mf", "sparserec", 0.1, f"{NARROW} in 200 epochs", _but(SPARSE_MF, *PATIENT)),
+    ("gowalla", "mf", "sparserec", 0.1, f"{NARROW} in 200 epochs", PATIENT_MF),
     ("gowalla", "mf", "magnitude", 0.1, PRUNED, LONG_MF),
     ("gowalla", "mf", "sparserec", 0.025, "2.5% of 256 columns", WIDE_MF),
     (
