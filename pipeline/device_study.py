@@ -41,6 +41,8 @@ NAMES = {
     "optimizer": get_args(OptimizerName),
     "precision": get_args(Precision),
 }
+COUNTS = ("window", "batch_size", "negatives", "epochs", "negative_tries", "fanout", "tile")
+"""Fields that are 1 or more."""
 
 
 def host_recipe(model: ModelName = "mf") -> Recipe:
@@ -62,8 +64,8 @@ def changed(recipe: Incremental, text: str) -> Incremental:
     """Change fields of a recipe: ``name=value,...``.
 
     Raises:
-        ValueError: there is no such field, its value is no number or no name of one, or it is the
-            model's or the seed's.
+        ValueError: there is no such field, its value is no number or no name of one, or it is
+            the model's or the seed's, or a count is below 1.
     """
     kinds: dict[str, Any] = {one.name: type(getattr(recipe, one.name)) for one in fields(recipe)}
     kinds |= {"window": int, "sampled_fraction": float}  # None by default
@@ -79,6 +81,8 @@ def changed(recipe: Incremental, text: str) -> Incremental:
             raise ValueError(f"{pair!r}: {value!r} is no {kinds[name].__name__}") from None
         if value not in (names := NAMES.get(name, (value,))):
             raise ValueError(f"{pair!r}: {value!r} is none of {', '.join(names)}")
+        if name in COUNTS and values[name] < 1:
+            raise ValueError(f"{pair!r}: give 1 or more")
     return replace(recipe, **values)
 
 

@@ -61,6 +61,9 @@ def test_what_no_device_can_be_told_is_refused(
     for text, first in (("loss=mse", "bpr"), ("optimizer=lion", "sgd"), ("precision=x", "float32")):
         with pytest.raises(ValueError, match=f"'{text}': .* is none of {first}, "):
             changed(usual, text)
+    for text in ("window=0", "batch_size=0", "epochs=-1"):
+        with pytest.raises(ValueError, match=f"'{text}': give 1 or more"):
+            changed(usual, text)
 
 
 @pytest.mark.parametrize("study", ["device_study", "start_study"])
