@@ -152,7 +152,7 @@ def _list(cells: Sequence[Cell], options: Options) -> None:
     for cell in cells:
         record = recorded[cell.experiment].get(cell.id)
         if record is not None:
-            other = not options.stale and is_stale(record, options)
+            other = not options.stale and is_stale(cell, record, options)
             typer.echo(f"recorded  {cell.experiment} {cell.id}{'  (other recipe)' * other}")
     for cell in left:
         typer.echo(f"to do     {cell.experiment} {cell.id}")

@@ -61,7 +61,7 @@ def selected(options: Options, cell: Cell) -> list[Override] | None:
         return []
     records = read(options.results, "tune")
     tried = tuning(cell.tuned_by)
-    found = [records[one.id] for one in tried if not _to_run(records.get(one.id), options)]
+    found = [records[one.id] for one in tried if not _to_run(one, records.get(one.id), options)]
     if len(found) < len(tried):
         return None
     return list(max(found, key=lambda record: record.trained_recall).cell.overrides)
@@ -73,23 +73,21 @@ def pending(cells: Sequence[Cell], options: Options) -> list[Cell]:
     tuned = read(options.results, "tune")
     left: dict[Cell, None] = {}
     for cell in cells:
-        if _to_run(recorded[cell.experiment].get(cell.id), options):
-            runs = (run for run in needs([cell]) if _to_run(tuned.get(run.id), options))
+        if _to_run(cell, recorded[cell.experiment].get(cell.id), options):
+            runs = (run for run in needs([cell]) if _to_run(run, tuned.get(run.id), options))
             left |= dict.fromkeys(runs)
             left[cell] = None
     return list(left)
 
 
-def _to_run(record: Record | None, options: Options) -> bool:
-    return record is None or (options.stale and is_stale(record, options))
+def _to_run(cell: Cell, record: Record | None, options: Options) -> bool:
+    return record is None or (options.stale and is_stale(cell, record, options))
 
 
-def is_stale(record: Record, options: Options) -> bool:
-    """Tell whether today's recipe of a recorded cell is another one than was run."""
-    settings = selected(options, record.cell)
-    if settings is None:
-        return True
-    return record.recipe != recipe_of(record.cell, settings, options.epochs)
+def is_stale(cell: Cell, record: Record, options: Options) -> bool:
+    """Tell whether a cell's recipe, today's, is another one than its record was run by."""
+    settings = selected(options, cell)
+    return settings is None or record.recipe != recipe_of(cell, settings, options.epochs)
 
 
 def run(

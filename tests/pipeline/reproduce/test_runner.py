@@ -240,6 +240,18 @@ def test_a_cell_whose_recipe_changed_is_run_again_only_if_asked(tmp_path: Path) 
     assert pending([UNFACTORED], replace(how, stale=True)) == []
 
 
+def test_a_cell_whose_own_settings_changed_is_run_again_only_if_asked(tmp_path: Path) -> None:
+    how = options(tmp_path)
+    before = replace(UNFACTORED, overrides=(("step.learning_rate", 0.1), ("step.l2", 0.1)))
+    recipe = recipe_of(before, [], how.epochs).as_dict()
+    append(how.results, "domains", values(before, recipe=recipe))
+    after = replace(before, overrides=(*before.overrides, ("value_scale", 0.3)))
+    assert before.id == after.id
+    assert pending([before], how) == pending([after], how) == []
+    assert pending([before], replace(how, stale=True)) == []
+    assert pending([after], replace(how, stale=True)) == [after]
+
+
 def test_the_ablation_follows_the_mask(tmp_path: Path) -> None:
     how = options(tmp_path)
     overrides = (("window", 1), ("step.batch_size", 256))
