@@ -25,6 +25,7 @@ from pipeline.graph import Graph
 from pipeline.history import History, epochs_done
 from pipeline.models import MODELS, source_sha256
 from pipeline.nmf import Factors
+from pipeline.optimizers import Annealing
 from pipeline.pep import PepTrainer
 from pipeline.prune import gradual_density, magnitude_prune
 from pipeline.recipes import Recipe
@@ -241,7 +242,8 @@ def trainer_of(recipe: Recipe, split: Split, start: PackedTable) -> tuple[Traine
     parts = start.copy(), sampler, recipe.step, schedule, graph, dense
     if recipe.method == "pep":
         return PepTrainer(*parts, pep=recipe.pep, seed=recipe.seed), steps_per_epoch
-    return Trainer(*parts, ema=recipe.ema), steps_per_epoch
+    annealing = annealing_of(recipe, steps_per_epoch)
+    return Trainer(*parts, ema=recipe.ema, annealing=annealing), steps_per_epoch
 
 
 def sampler_of(recipe: Recipe, split: Split) -> TripleSampler:
@@ -263,6 +265,11 @@ def schedule_of(recipe: Recipe, steps_per_epoch: int) -> Schedule | None:
     if recipe.method == "set":
         return set_schedule(steps, steps_per_epoch, fraction)
     return Schedule(steps, recipe.window, fraction, recipe.exchange_stop, recipe.exchange_least)
+
+
+def annealing_of(recipe: Recipe, steps_per_epoch: int) -> Annealing:
+    """Give how a recipe's learning rate falls over the whole run."""
+    return Annealing(recipe.epochs * steps_per_epoch, recipe.learning_rate_least)
 
 
 PRUNING = (0.1, 0.5)

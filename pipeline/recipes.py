@@ -55,6 +55,8 @@ class Recipe:
         patience: epochs without a better validation Recall@20 before training ends; 0: never.
         ema: decay of the moving average of the weights over steps that is judged and kept; 0: the
             weights themselves are.
+        learning_rate_least: the part of the learning rate that a cosine takes it to by the end of
+            the run; 1: it stays.
         valid_users: users drawn for validation where there are more; 0 takes all.
         window: dT, steps between two mask updates (``set``: an epoch); 0 keeps the mask.
         exchange_fraction: part of the entries in question exchanged at first.
@@ -80,6 +82,7 @@ class Recipe:
     epochs: int = 15
     patience: int = 0
     ema: float = 0.0
+    learning_rate_least: float = 1.0
     valid_users: int = 10_000
     window: int = 60
     exchange_fraction: float = 0.2
@@ -157,13 +160,11 @@ class Recipe:
                 " and nothing trained under it",
                 "give 0 or more and less than 1",
             )
-        if not 0 <= self.ema < 1:
-            raise SparseRecError(f"ema is {self.ema}", "give 0 or more and less than 1")
-        if self.ema and self.method == "pep":
+        if (self.ema or self.learning_rate_least < 1) and self.method == "pep":
             raise SparseRecError(
-                "method pep starts anew once its thresholds have chosen the mask, and an average of"
-                " its weights would mix the two",
-                "leave out ema",
+                "method pep starts anew once its thresholds have chosen the mask: an average of its"
+                " weights would mix the two, and a learning rate that falls would start low",
+                "leave out ema and learning_rate_least",
             )
         if self.step.backward == "literal" and self.window == 0:
             raise SparseRecError(
@@ -188,6 +189,11 @@ class Recipe:
             if not least <= value <= most:
                 to = "or more" if most == math.inf else f"to {most}"
                 raise SparseRecError(f"{name} is {value}", f"give {least} {to}")
+        if not 0 <= self.ema < 1:
+            raise SparseRecError(f"ema is {self.ema}", "give 0 or more and less than 1")
+        falls_to = self.learning_rate_least
+        if not 0 <= falls_to <= 1:
+            raise SparseRecError(f"learning_rate_least is {falls_to}", "give a part of it, 0 to 1")
         parts = {"nmf_": self.nmf, "als_": self.als, "pep_": self.pep}
         for prefix, part in (("", self), ("", self.step), *parts.items()):
             for name, value in vars(part).items():

@@ -28,7 +28,7 @@ from pipeline.graph import ColumnBlocks, Graph
 from pipeline.losses import SHARED, LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Neighbourhood
-from pipeline.optimizers import STATE, OptimizerName, update
+from pipeline.optimizers import STATE, Annealing, OptimizerName, update
 from pipeline.precision import Precision, Rounding, round_rows
 from pipeline.regrowth import importance_rows, regrow_at_random, regrow_by_gradient
 from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
@@ -104,6 +104,7 @@ class Trainer:
         exchanged: entries exchanged over the whole run.
         neighbourhood: in place of a graph: what each step's sampled neighbourhood is drawn by.
         ema: decay of the moving average of the weights that ``averaged`` gives; 0: none is kept.
+        annealing: of the learning rate; None: it stays.
         device: where gradients of models without a graph are computed; see ``pipeline.compute``.
     """
 
@@ -122,6 +123,7 @@ class Trainer:
     exchanged: int = 0
     neighbourhood: Neighbourhood | None = None
     ema: float = 0.0
+    annealing: Annealing | None = None
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
@@ -138,6 +140,12 @@ class Trainer:
         if (MODELS[self.config.model].GRAPH != "none") != graphs:
             raise ValueError(f"model {self.config.model}: its graph is missing, or it has none")
 
+    @property
+    def learning_rate(self) -> float:
+        """This step's."""
+        part = 1.0 if self.annealing is None else self.annealing.part_at(self.step)
+        return self.config.learning_rate * part
+
     def run_step(self) -> float:
         """Do one step and, where a window ends, the mask update. Returns the loss."""
         config = self.config
@@ -148,7 +156,7 @@ class Trainer:
         for name, values in self.dense.items():
             state = self.dense_state[name]
             grads = found.dense[name]
-            update(config.optimizer, values, grads, None, state, config.learning_rate, self.step)
+            update(config.optimizer, values, grads, None, state, self.learning_rate, self.step)
         if self.ema:
             self._average()
         if self.schedule is not None:
@@ -225,7 +233,7 @@ class Trainer:
             chosen = _contains(self.sampled, rows)
             index, grads = index[chosen], grads[chosen]
         config, vals = self.config, self.table.vals
-        update(config.optimizer, vals, grads, index, self.state, config.learning_rate, self.step)
+        update(config.optimizer, vals, grads, index, self.state, self.learning_rate, self.step)
         rows = found.rows if found.index is not None else np.arange(self.table.num_rows)
         seed = self.sampler.seed
         round_rows(self.table, rows, config.precision, seed, self.step, config.rounding)

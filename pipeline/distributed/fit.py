@@ -21,6 +21,7 @@ from pipeline.distributed.trainer import ShardTrainer, check
 from pipeline.evaluate import NOT_TESTED, Quality
 from pipeline.fit import (
     Fitted,
+    annealing_of,
     checked,
     empty_table,
     end_epoch,
@@ -149,6 +150,7 @@ def _resumed(
         ranks=ranks,
         partition=partition,
         ema=recipe.ema,
+        annealing=annealing_of(recipe, epoch_steps(recipe, split)),
     )
     return trainer, shards.load(generation, fingerprint, partition, trainer, ranks.rank)
 

@@ -24,7 +24,8 @@ from sparserec.errors import SparseRecError
 FROZEN = """
 --als-exchange --als-penalty --als-sweeps --als-zeros --backward --batch-size --compute
 --density --dim --duplicates --ema --epochs --exchange-fraction --exchange-least --exchange-stop
---factors --floor --fresh --grow --importance --item-col --l2 --learning-rate --loss --method
+--factors --floor --fresh --grow --importance --item-col --l2 --learning-rate
+--learning-rate-least --loss --method
 --min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-power --nmf-solver
 --nmf-start --optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol
 --ranks --rating-col --refit --rescale --sampled-fraction --seed --sides --start --time-col
@@ -85,7 +86,7 @@ def test_each_flag_reaches_its_field() -> None:
     values = {
         flag.name: get_args(flag.kind)[-1] if get_origin(flag.kind) else flag.kind(flag.default) + 1
         for flag in FLAGS
-    } | {"density": 0.7, "ema": 0.5}
+    } | {"density": 0.7, "ema": 0.5, "learning_rate_least": 0.5}
     recipe = changed(sparserec(), values)
     for name, value in values.items():
         prefix, _, rest = name.partition("_")
@@ -130,6 +131,10 @@ def test_contradictions_are_refused() -> None:
             changed(RECIPES[method](), {"window": 0})
     with pytest.raises(SparseRecError, match="method pep starts anew"):
         changed(RECIPES["pep"](), {"ema": 0.9})
+    with pytest.raises(SparseRecError, match="method pep starts anew"):
+        changed(RECIPES["pep"](), {"learning_rate_least": 0.1})
+    with pytest.raises(SparseRecError, match=r"learning_rate_least is 1\.5"):
+        changed(sparserec(), {"learning_rate_least": 1.5})
     with pytest.raises(SparseRecError, match=r"ema is 1\.0"):
         changed(sparserec(), {"ema": 1.0})
     with pytest.raises(SparseRecError, match="pep_search is 1: its mask would be fixed after"):

@@ -164,6 +164,16 @@ def test_averages_are_judged_kept_and_resumed(
     stop_and_resume(recipe, split, 17, tmp_path, monkeypatch, whole)
 
 
+def test_a_learning_rate_that_falls_is_resumed(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(small(), learning_rate_least=0.1)
+    whole = fit(recipe, split)
+    constant = fit(small(), split)
+    assert whole.history[-1]["recall@20"] != constant.history[-1]["recall@20"]
+    stop_and_resume(recipe, split, 17, tmp_path, monkeypatch, whole)
+
+
 @pytest.mark.parametrize("stop_at", [10, 35])  # while PEP searches, and as it trains again
 def test_pep_is_resumed(
     stop_at: int, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,7 @@
 """The packed step against dense PyTorch, which knows nothing of packing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pipeline.data.split import Pairs
 from pipeline.exchange import Schedule, exchange
 from pipeline.models import MODELS
+from pipeline.optimizers import Annealing
 from pipeline.sampling import TripleSampler, sampled_rows
 from pipeline.table import PackedTable
 from pipeline.train import StepConfig, Trainer
@@ -108,6 +111,31 @@ def test_averages_are_those_of_pytorch(optimizer: str) -> None:
     for values, wanted in zip([table.vals, *found.values()], expected, strict=True):
         torch.testing.assert_close(torch.tensor(values), wanted.detach(), rtol=0, atol=1e-6)
     assert not np.allclose(table.vals, trainer.table.vals, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_learning_rate_falls_as_pytorch_has_it(optimizer: str) -> None:
+    config = StepConfig("neumf", optimizer=optimizer, learning_rate=0.05, batch_size=40)  # type: ignore[arg-type]
+    made, _ = setup(8, config, None)
+    least, steps = 0.1, 12
+    annealing = Annealing(steps, least)
+    dense = MODELS["neumf"].initial(DIM, 1)
+    trainer = Trainer(made.table, made.sampler, config, None, dense=dense, annealing=annealing)
+    twin, _ = setup(8, config, None)
+    other = Trainer(twin.table, twin.sampler, config, None, dense=MODELS["neumf"].initial(DIM, 1))
+    sgd = torch.optim.SGD([torch.zeros(1)], config.learning_rate)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, steps, config.learning_rate * least)
+    for _ in range(steps):
+        (rate,) = cosine.get_last_lr()
+        other.config = replace(config, learning_rate=rate)
+        trainer.run_step()
+        other.run_step()
+        sgd.step()
+        cosine.step()
+    assert rate < 0.2 * config.learning_rate
+    np.testing.assert_allclose(trainer.table.vals, other.table.vals, rtol=0, atol=1e-6)
+    for name, values in trainer.dense.items():
+        np.testing.assert_allclose(values, other.dense[name], rtol=0, atol=1e-6)
 
 
 def test_what_grows_is_averaged_from_0() -> None:

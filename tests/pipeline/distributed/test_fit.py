@@ -106,14 +106,14 @@ def fit_and_stop(ranks: Ranks, recipe: Recipe, split: Split, out: Path, steps: i
         ShardTrainer.run_step = run_step  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize(("model", "ema"), [("mf", 0), ("neumf", 0.8)])
+@pytest.mark.parametrize(("model", "ema", "least"), [("mf", 0, 1), ("neumf", 0.8, 0.1)])
 def test_ranks_go_on_from_one_process_and_from_other_ranks(
-    model: str, ema: float, split: Split, tmp_path: Path
+    model: str, ema: float, least: float, split: Split, tmp_path: Path
 ) -> None:
     """Three quarters of a run each on another number of ranks."""
     from pipeline.train import Trainer
 
-    recipe = replace(small(model), ema=ema)
+    recipe = replace(small(model), ema=ema, learning_rate_least=least)
     expected = alone(recipe, split)
     run_step = Trainer.run_step
 
