@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.annealing import half_cosine
 from pipeline.table import F32, I64, Bool, PackedTable
 
 I32 = npt.NDArray[np.int32]
@@ -48,8 +49,7 @@ class Schedule:
         done, end = step + 1, self.stop * self.steps
         if done % self.window or done >= end:
             return 0.0
-        span = self.fraction - self.least
-        return self.least + span / 2 * (1 + math.cos(math.pi * done / end))
+        return half_cosine(self.fraction, self.least, done, end)
 
 
 def exchange(

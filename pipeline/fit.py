@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.annealing import Annealing
 from pipeline.backward import CPU
 from pipeline.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 from pipeline.data.split import Pairs, Split
@@ -25,7 +26,6 @@ from pipeline.graph import Graph
 from pipeline.history import History, epochs_done
 from pipeline.models import MODELS, source_sha256
 from pipeline.nmf import Factors
-from pipeline.optimizers import Annealing
 from pipeline.pep import PepTrainer
 from pipeline.prune import gradual_density, magnitude_prune
 from pipeline.recipes import Recipe

@@ -6,8 +6,6 @@ exported step has it in its graph, for entries and for dense parameters.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -35,23 +33,6 @@ CHUNK = 1 << 16
 Adam on 4.5 million entries takes 21 ms of CPU time in such parts and 65 ms at once (one thread,
 2-core virtual machine, 2026-11-26).
 """
-
-
-@dataclass(frozen=True)
-class Annealing:
-    """A learning rate that falls along half a cosine (Loshchilov and Hutter, ICLR 2017, one cycle).
-
-    Attributes:
-        steps: of the whole run.
-        least: the part of the learning rate that it comes to by then; 1: it stays.
-    """
-
-    steps: int
-    least: float
-
-    def part_at(self, step: int) -> float:
-        """Give the part of the learning rate that a 0-based step has."""
-        return self.least + (1 - self.least) / 2 * (1 + math.cos(math.pi * step / self.steps))
 
 
 def rates(name: OptimizerName, learning_rate: float, step: int) -> dict[str, float]:

@@ -185,15 +185,13 @@ class Recipe:
             ("seed", self.seed, 0, MAX_SEED),
             ("window", self.window, 0, math.inf),
             ("batch_size", self.step.batch_size, 1, math.inf),
+            ("learning_rate_least", self.learning_rate_least, 0, 1),
         ):
             if not least <= value <= most:
                 to = "or more" if most == math.inf else f"to {most}"
                 raise SparseRecError(f"{name} is {value}", f"give {least} {to}")
         if not 0 <= self.ema < 1:
             raise SparseRecError(f"ema is {self.ema}", "give 0 or more and less than 1")
-        falls_to = self.learning_rate_least
-        if not 0 <= falls_to <= 1:
-            raise SparseRecError(f"learning_rate_least is {falls_to}", "give a part of it, 0 to 1")
         parts = {"nmf_": self.nmf, "als_": self.als, "pep_": self.pep}
         for prefix, part in (("", self), ("", self.step), *parts.items()):
             for name, value in vars(part).items():

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from pipeline.annealing import CONSTANT, Annealing
 from pipeline.backward import (
     CPU,
     Gradients,
@@ -28,7 +29,7 @@ from pipeline.graph import ColumnBlocks, Graph
 from pipeline.losses import SHARED, LossName
 from pipeline.models import MODELS, ModelName
 from pipeline.neighbourhood import Neighbourhood
-from pipeline.optimizers import STATE, Annealing, OptimizerName, update
+from pipeline.optimizers import STATE, OptimizerName, update
 from pipeline.precision import Precision, Rounding, round_rows
 from pipeline.regrowth import importance_rows, regrow_at_random, regrow_by_gradient
 from pipeline.sampling import TripleSampler, sampled_rows, uniform_rows
@@ -104,7 +105,7 @@ class Trainer:
         exchanged: entries exchanged over the whole run.
         neighbourhood: in place of a graph: what each step's sampled neighbourhood is drawn by.
         ema: decay of the moving average of the weights that ``averaged`` gives; 0: none is kept.
-        annealing: of the learning rate; None: it stays.
+        annealing: of the learning rate.
         device: where gradients of models without a graph are computed; see ``pipeline.compute``.
     """
 
@@ -123,7 +124,7 @@ class Trainer:
     exchanged: int = 0
     neighbourhood: Neighbourhood | None = None
     ema: float = 0.0
-    annealing: Annealing | None = None
+    annealing: Annealing = CONSTANT
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
@@ -143,8 +144,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """This step's."""
-        part = 1.0 if self.annealing is None else self.annealing.part_at(self.step)
-        return self.config.learning_rate * part
+        return self.config.learning_rate * self.annealing.part_at(self.step)
 
     def run_step(self) -> float:
         """Do one step and, where a window ends, the mask update. Returns the loss."""

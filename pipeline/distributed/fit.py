@@ -141,16 +141,17 @@ def _resumed(
     generation = shards.newest(folder)
     assert generation is not None
     partition = shards.partition_for(generation, ranks.world)
+    steps_per_epoch = epoch_steps(recipe, split)
     trainer = ShardTrainer(
         empty_table(*partition.sizes(ranks.rank), recipe.width),
         sampler_of(recipe, split),
         recipe.step,
-        schedule_of(recipe, epoch_steps(recipe, split)),
+        schedule_of(recipe, steps_per_epoch),
         dense=MODELS[recipe.step.model].initial(recipe.width, recipe.seed),
         ranks=ranks,
         partition=partition,
         ema=recipe.ema,
-        annealing=annealing_of(recipe, epoch_steps(recipe, split)),
+        annealing=annealing_of(recipe, steps_per_epoch),
     )
     return trainer, shards.load(generation, fingerprint, partition, trainer, ranks.rank)
 

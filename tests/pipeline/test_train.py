@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.annealing import Annealing
 from pipeline.data.split import Pairs
 from pipeline.exchange import Schedule, exchange
 from pipeline.models import MODELS
-from pipeline.optimizers import Annealing
 from pipeline.sampling import TripleSampler, sampled_rows
 from pipeline.table import PackedTable
 from pipeline.train import StepConfig, Trainer
