@@ -273,7 +273,7 @@ def annealing_of(recipe: Recipe, steps_per_epoch: int) -> Annealing:
 
 
 PRUNING = (0.1, 0.5)
-"""Gradual pruning begins and ends at these parts of a run; the rest is fine-tuning."""
+"""A table over its budget is pruned between these parts of a run; the rest is fine-tuning."""
 
 
 def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
@@ -285,13 +285,15 @@ def _prune(trainer: Trainer, recipe: Recipe, steps_per_epoch: int) -> None:
         if trainer.searching and (over or reached):
             trainer.fix_mask(recipe.density)
         return
-    if recipe.method != "magnitude":
+    if not recipe.shrinks:
         return
     begin, end = (max(1, int(part * steps)) for part in PRUNING)
+    # What a mask update has just grown is still 0 and would go first.
+    since_update = 0 if trainer.schedule is None else recipe.window // 2
     # The last time at the end itself: a short run has no window that ends there.
-    if trainer.step % recipe.window and trainer.step != end:
+    if trainer.step % recipe.window != since_update and trainer.step != end:
         return
-    density = gradual_density(trainer.step, begin, end, recipe.density)
+    density = gradual_density(trainer.step, begin, end, recipe.density, recipe.first_density)
     if density < trainer.table.density:
         floor = recipe.step.floor
         trainer.replace_table(*magnitude_prune(trainer.table, density, floor, trainer.state))
@@ -350,7 +352,7 @@ def end_epoch(
 
 def judges_start(recipe: Recipe, trainer: Trainer, state: Progress) -> bool:
     """Tell whether the table is a start that ranks, made of factors, and has not been judged."""
-    ranks = recipe.starts_from_factors and recipe.start == "nmf"
+    ranks = recipe.starts_from_factors and recipe.start == "nmf" and not recipe.shrinks
     return ranks and trainer.step == 0 and not state.history
 
 

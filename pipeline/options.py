@@ -59,6 +59,9 @@ class Flag:
 
 FLAGS = (
     Flag("density", float, 0.1, TABLE, "Active entries / (rows * dim).", 0.001, 1.0),
+    Flag("start_density", float, 0.0, TABLE,
+         "Of the table at first; its weakest entries go until half of the run is over."
+         " 0: the density.", 0.0, 1.0),
     Flag("dim", int, 64, TABLE, "Columns of the table.", 1, 256),
     Flag("floor", int, 2, TABLE, "Least active entries of a row.", 0, 256),
     Flag("sides", Literal["joint", "each"], "joint", TABLE,

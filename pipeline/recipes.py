@@ -50,7 +50,9 @@ class Recipe:
         start: ``nmf``: mask and values, refined by ``als``; ``nmf-mask``: the mask, with random
             values; ``random``.
         dim: d.
-        density: active entries / (N d).
+        density: active entries / (N d), of the table that is kept.
+        start_density: of the table that training begins with; the weakest entries go, between two
+            mask updates, until half of the run is over. 0: ``density``.
         epochs: passes over the training interactions; the best one on validation is kept.
         patience: epochs without a better validation Recall@20 before training ends; 0: never.
         ema: decay of the moving average of the weights over steps that is judged and kept; 0: the
@@ -79,6 +81,7 @@ class Recipe:
     start: Start = "nmf"
     dim: int = 64
     density: float = 0.1
+    start_density: float = 0.0
     epochs: int = 15
     patience: int = 0
     ema: float = 0.0
@@ -103,6 +106,18 @@ class Recipe:
         return small_dim(self.dim, self.density) if self.method == "small" else self.dim
 
     @property
+    def first_density(self) -> float:
+        """Active entries / (N d) of the table that training begins with."""
+        if self.method in ("magnitude", "pep"):
+            return 1.0
+        return self.start_density or self.density
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the table begins over its budget."""
+        return self.first_density > self.density
+
+    @property
     def starts_from_factors(self) -> bool:
         """Whether the table is made of the interactions' factors."""
         return self.start != "random" and self.method != "small"
@@ -125,13 +140,7 @@ class Recipe:
                 model cannot be as wide as this.
         """
         self._check_numbers()
-        if not 0 < self.density <= 1:
-            raise SparseRecError(f"density is {self.density}", "give more than 0 and at most 1")
-        if self.method == "dense" and self.density != 1:
-            raise SparseRecError(
-                f"method dense trains every entry, and the density is {self.density:g}",
-                "leave out the density, or choose the method static",
-            )
+        self._check_density()
         if self.method in ("magnitude", "pep") and (self.start != "random" or self.window == 0):
             raise SparseRecError(
                 f"method {self.method} prunes a whole table that starts at random, every window;"
@@ -176,6 +185,26 @@ class Recipe:
             raise SparseRecError(
                 f"model {self.step.model}: GRAPH is linear, and there are dense parameters",
                 'give it GRAPH = "layers": a linear graph keeps no tape for them',
+            )
+
+    def _check_density(self) -> None:
+        if not 0 < self.density <= 1:
+            raise SparseRecError(f"density is {self.density}", "give more than 0 and at most 1")
+        if self.start_density and not self.density <= self.start_density <= 1:
+            raise SparseRecError(
+                f"start_density is {self.start_density}, and the density is {self.density:g}",
+                "give at least the density and at most 1, or 0 for the density",
+            )
+        if self.start_density and (self.method != "sparserec" or self.window == 0):
+            raise SparseRecError(
+                f"start_density is {self.start_density:g}, and a table shrinks between mask updates"
+                f" of sparserec; the method is {self.method} and the window {self.window}",
+                "leave it out, or choose the method sparserec and a window above 0",
+            )
+        if self.method == "dense" and self.density != 1:
+            raise SparseRecError(
+                f"method dense trains every entry, and the density is {self.density:g}",
+                "leave out the density, or choose the method static",
             )
 
     def _check_numbers(self) -> None:

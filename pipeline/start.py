@@ -55,15 +55,14 @@ def initial_table(
     if recipe.method == "small":
         return random_table(users, items, recipe.width, 1.0, 0, scale, seed)
     if recipe.start == "random":
-        density = 1.0 if recipe.method in ("magnitude", "pep") else recipe.density
-        return random_table(users, items, recipe.dim, density, floor, scale, seed)
+        return random_table(users, items, recipe.dim, recipe.first_density, floor, scale, seed)
     if factors is None:
         progress("NMF", 0, 1)
         factors = _factors(recipe, split, cache)
         progress("NMF", 1, 1)
     if recipe.refines:
         return _start_of(recipe)(recipe, split, factors, progress)
-    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
+    table = nmf_table(factors, recipe.first_density, floor, recipe.rescale, scale, recipe.sides)
     if recipe.start == "nmf-mask":
         rng = np.random.default_rng(seed)
         table.vals = rng.normal(0.0, scale, table.nnz).astype(np.float32)
@@ -82,7 +81,7 @@ def _start_of(
 def _refined(recipe: Recipe, split: Split, factors: Factors, progress: Progress) -> PackedTable:
     """Fit what is largest in the factors to the interactions."""
     floor, scale = recipe.step.floor, recipe.value_scale
-    table = nmf_table(factors, recipe.density, floor, recipe.rescale, scale, recipe.sides)
+    table = nmf_table(factors, recipe.first_density, floor, recipe.rescale, scale, recipe.sides)
     table = refine(table, split.train, floor, recipe.als, progress)
     rescale_values(table, scale)
     return table
@@ -110,7 +109,7 @@ def _deconvolved(recipe: Recipe, split: Split, factors: Factors, progress: Progr
         return model.propagate(rows, graph.aggregate, {})
 
     rows = deconvolve(vectors, vectors, np.ones(vectors.shape, np.bool_), propagate)
-    _, active, _ = largest(np.abs(rows), recipe.density).gather(np.arange(len(rows)))
+    _, active, _ = largest(np.abs(rows), recipe.first_density).gather(np.arange(len(rows)))
     mask = active.astype(np.bool_)
     table = PackedTable.from_dense(deconvolve(vectors, rows * active, mask, propagate), mask, users)
     rescale_values(table, recipe.value_scale)
@@ -122,9 +121,10 @@ def _refined_gmf(recipe: Recipe, split: Split, factors: Factors, progress: Progr
     rows = len(factors.rows)
     half = Factors(factors.rows[:, : recipe.dim // 2], factors.num_users)
     size = half.rows.size
-    count = budget(rows, recipe.dim, recipe.density, recipe.step.floor)
+    count = budget(rows, recipe.dim, recipe.first_density, recipe.step.floor)
     for_gmf = min(max(round(GMF_SHARE * count), rows * recipe.step.floor), size)
-    gmf = _refined(replace(recipe, density=for_gmf / size), split, half, progress)
+    of_gmf = replace(recipe, density=for_gmf / size, start_density=0.0)
+    gmf = _refined(of_gmf, split, half, progress)
     rest = (count - for_gmf) / size
     mlp = nmf_table(half, rest, 0, recipe.rescale, recipe.value_scale, recipe.sides)
     return beside(gmf, mlp)

@@ -35,6 +35,7 @@ def check(recipe: Recipe, world: int) -> None:
         f"method {recipe.method} prunes or regrows by rules of its own": (
             recipe.method in ("magnitude", "pep", "set", "rigl", "dsl")
         ),
+        "a start over its budget is pruned across the whole table": recipe.shrinks,
         "a refit trains on train and validation together": recipe.refit,
         "importance gradient ranks all rows' norms": step.importance == "gradient",
         f"precision {step.precision} rounds by a row's place in the whole table": (

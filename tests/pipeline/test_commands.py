@@ -28,8 +28,8 @@ FROZEN = """
 --learning-rate-least --loss --method
 --min-rating --model --negatives --nmf-iterations --nmf-normalisation --nmf-power --nmf-solver
 --nmf-start --optimizer --out --patience --pep-decay --pep-rate --pep-search --pep-start --protocol
---ranks --rating-col --refit --rescale --sampled-fraction --seed --sides --start --time-col
---user-col --valid-users --value-scale --window --yes
+--ranks --rating-col --refit --rescale --sampled-fraction --seed --sides --start --start-density
+--time-col --user-col --valid-users --value-scale --window --yes
 """
 """What users type. A flag that goes or comes is for the changelog."""
 
@@ -86,7 +86,7 @@ def test_each_flag_reaches_its_field() -> None:
     values = {
         flag.name: get_args(flag.kind)[-1] if get_origin(flag.kind) else flag.kind(flag.default) + 1
         for flag in FLAGS
-    } | {"density": 0.7, "ema": 0.5, "learning_rate_least": 0.5}
+    } | {"density": 0.7, "ema": 0.5, "learning_rate_least": 0.5, "start_density": 0.8}
     recipe = changed(sparserec(), values)
     for name, value in values.items():
         prefix, _, rest = name.partition("_")
@@ -135,6 +135,12 @@ def test_contradictions_are_refused() -> None:
         changed(RECIPES["pep"](), {"learning_rate_least": 0.1})
     with pytest.raises(SparseRecError, match=r"learning_rate_least is 1\.5"):
         changed(sparserec(), {"learning_rate_least": 1.5})
+    for start_density in (0.05, 1.5):
+        with pytest.raises(SparseRecError, match=f"start_density is {start_density}, and the"):
+            changed(sparserec(), {"start_density": start_density})
+    for method, options in (("sparserec", {"window": 0}), ("rigl", {}), ("magnitude", {})):
+        with pytest.raises(SparseRecError, match=f"the method is {method} and the window"):
+            changed(RECIPES[method](), {"start_density": 0.3} | options)
     with pytest.raises(SparseRecError, match=r"ema is 1\.0"):
         changed(sparserec(), {"ema": 1.0})
     with pytest.raises(SparseRecError, match="pep_search is 1: its mask would be fixed after"):

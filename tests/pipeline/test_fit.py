@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,11 +37,14 @@ from pipeline.fit import (
 from pipeline.models import MODELS
 from pipeline.nmf import Factors
 from pipeline.pep import PepOptions, PepTrainer
+from pipeline.prune import magnitude_prune
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.recommender import Recommender
 from pipeline.run import load_run, save_run
 from pipeline.sampling import join
 from pipeline.start import initial_table
+from pipeline.table import PackedTable
+from pipeline.train import Trainer
 from sparserec.errors import SparseRecError
 
 
@@ -174,6 +178,53 @@ def test_a_learning_rate_that_falls_is_resumed(
     stop_and_resume(recipe, split, 17, tmp_path, monkeypatch, whole)
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_start_over_its_budget_falls_to_it(
+    refit: bool, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(small(), start_density=0.4, epochs=8, refit=refit)
+    pruned: list[tuple[int, float]] = []
+
+    def spied(table: PackedTable, density: float, *rest: Any) -> Any:
+        pruned.append((trainers[-1].step, density))
+        return magnitude_prune(table, density, *rest)
+
+    trainers: list[Trainer] = []
+
+    def spied_trainer(*args: Any) -> tuple[Trainer, int]:
+        trainer, steps = trainer_of(*args)
+        trainers.append(trainer)
+        return trainer, steps
+
+    monkeypatch.setattr("pipeline.fit.magnitude_prune", spied)
+    monkeypatch.setattr("pipeline.fit.trainer_of", spied_trainer)
+    seen: list[float] = []
+
+    def observe(trainer: Trainer) -> dict[str, float]:
+        seen.append(trainer.table.density)
+        return {}
+
+    whole = fit(recipe, split, observe=observe)
+    monkeypatch.undo()
+    steps = math.ceil(len(split.train) / 128)
+    begin, end = int(0.8 * steps), 4 * steps
+    # 7 steps a window, and three after an update: what that has grown is not 0 any more.
+    selecting = [step for step, _ in pruned[: len(pruned) // (1 + refit)]]
+    assert selecting == [*(step for step in range(begin + 1, end) if step % 7 == 3), end]
+    left = [(end - step) / (end - begin) for step in selecting]
+    densities = [density for _, density in pruned[: len(selecting)]]
+    np.testing.assert_allclose(densities, 0.1 + 0.3 * np.array(left) ** 3)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] > 0.2
+    np.testing.assert_allclose(seen[4:], 0.1, rtol=1e-3)
+    # Over its budget it is no answer, and so its start is none.
+    assert [entry["epoch"] for entry in whole.history] == list(range(1, 9))
+    assert whole.best_epoch >= 4
+    assert whole.table.nnz == round(0.1 * whole.table.num_rows * 32)
+    assert whole.history[-1]["exchanged"] > 0
+    stop_and_resume(recipe, split, 20, tmp_path, monkeypatch, whole)
+
+
 @pytest.mark.parametrize("stop_at", [10, 35])  # while PEP searches, and as it trains again
 def test_pep_is_resumed(
     stop_at: int, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -193,8 +244,6 @@ def stop_and_resume(
     monkeypatch: pytest.MonkeyPatch,
     uninterrupted: Fitted,
 ) -> None:
-    from pipeline.train import Trainer
-
     run_step, done = Trainer.run_step, [0]
 
     def stopping(self: Trainer) -> float:

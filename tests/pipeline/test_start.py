@@ -1,4 +1,4 @@
-"""NeuMF's start; the parts that all models share are tested where they are."""
+"""NeuMF's start, and a start's density; what all models share is tested where it is."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from pipeline.als import AlsOptions, refine
 from pipeline.data.split import temporal_split
 from pipeline.data.synthetic import generate
 from pipeline.evaluate import evaluate
-from pipeline.models import neumf
+from pipeline.models import MODELS, ModelName, neumf
 from pipeline.nmf import Factors, factorise, nmf_table
-from pipeline.recipes import PLAIN, Recipe, sparserec
+from pipeline.recipes import PLAIN, Recipe, Start, sparserec
 from pipeline.recommender import Recommender
 from pipeline.start import GMF_SHARE, initial_table
 
@@ -35,6 +35,17 @@ def test_neumf_divides_the_budget_between_its_halves(density: float) -> None:
     assert in_gmf.sum() == expected
     rows = np.repeat(np.arange(ROWS), np.diff(table.row_ptr))
     assert np.bincount(rows[in_gmf], minlength=ROWS).min() >= 2
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("start", ["nmf", "nmf-mask", "random"])
+def test_a_start_over_its_budget_is_that_of_its_own_density(model: ModelName, start: Start) -> None:
+    recipe = replace(recipe_of(0.3), start=start)
+    recipe = replace(recipe, step=replace(recipe.step, model=model))
+    expected = initial_table(recipe, SPLIT)
+    table = initial_table(replace(recipe, density=0.1, start_density=0.3), SPLIT)
+    np.testing.assert_array_equal(table.cols, expected.cols)
+    np.testing.assert_array_equal(table.vals, expected.vals)
 
 
 def test_gmf_starts_as_a_refined_mf_and_the_perceptron_as_nmf() -> None:

@@ -137,6 +137,11 @@ def test_what_ranks_cannot_share_is_refused(method: str, step: dict[str, Any], w
         check(replace(recipe, step=replace(recipe.step, **step)), 2)
 
 
+def test_a_start_over_its_budget_is_refused() -> None:
+    with pytest.raises(SparseRecError, match="start over its budget"):
+        check(replace(RECIPES["sparserec"](), start_density=0.3), 2)
+
+
 def test_a_refit_is_refused() -> None:
     with pytest.raises(SparseRecError, match="refit"):
         check(replace(RECIPES["dense"](), refit=True), 2)
