@@ -211,15 +211,18 @@ takes them further. A rate that falls keeps what is reached."""
 WHOLE_LIGHTGCN = _but(FAST_LIGHTGCN, ("ema", 0.995), ("step.l2", 0.03), ("epochs", 60))
 SPARSE_LIGHTGCN = _but(
     FAST_LIGHTGCN,
+    ("step.learning_rate", 0.1),
+    ("value_scale", 0.3),
     ("ema", 0.99),
     ("step.l2", 0.04),
     ("window", 88),
     ("exchange_fraction", 0.15),
     ("exchange_least", 0.03),
     ("exchange_stop", 0.8),
-    ("epochs", 50),
+    ("epochs", 80),
 )
-"""An update of the mask every other epoch."""
+"""An update of the mask every other epoch. A tenth of the entries takes larger steps than all: what a
+row's vector moves by in one is the sum over its active entries and its neighbours'."""
 PATIENT_MF = _but(
     SPARSE_MF,
     ("exchange_fraction", 0.3),
