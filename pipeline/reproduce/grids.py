@@ -221,8 +221,8 @@ SPARSE_LIGHTGCN = _but(
     ("exchange_stop", 0.8),
     ("epochs", 80),
 )
-"""An update of the mask every other epoch. A tenth of the entries takes larger steps than all: what a
-row's vector moves by in one is the sum over its active entries and its neighbours'."""
+"""An update of the mask every other epoch. A tenth of the entries takes larger steps than all: in
+one step a row's vector moves by the sum over its active entries and its neighbours'."""
 PATIENT_MF = _but(
     SPARSE_MF,
     ("exchange_fraction", 0.3),
