@@ -223,6 +223,13 @@ SPARSE_LIGHTGCN = _but(
 )
 """An update of the mask every other epoch. A tenth of the entries takes larger steps than all: in
 one step a row's vector moves by the sum over its active entries and its neighbours'."""
+SHRINKING_LIGHTGCN = _but(
+    SPARSE_LIGHTGCN,
+    ("start_density", 0.5),
+    ("step.learning_rate", 0.04),
+    ("value_scale", 0.1),
+)
+"""A table that begins with half of all entries, and is pruned to a tenth while its mask changes."""
 PATIENT_MF = _but(
     SPARSE_MF,
     ("exchange_fraction", 0.3),
@@ -265,6 +272,7 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
     ("gowalla", "mf", "sparserec", 0.025, "2.5% of 256 columns", WIDE_MF),
     ("gowalla", "lightgcn", "dense", 1.0, "dense", WHOLE_LIGHTGCN),
     ("gowalla", "lightgcn", "sparserec", 0.1, NARROW, SPARSE_LIGHTGCN),
+    ("gowalla", "lightgcn", "sparserec", 0.1, f"{NARROW} from half of all", SHRINKING_LIGHTGCN),
     ("gowalla", "lightgcn", "magnitude", 0.1, PRUNED, WHOLE_LIGHTGCN),
     ("gowalla", "lightgcn", "sparserec", 0.025, "2.5% of 256 columns", WIDE_LIGHTGCN),
     ("yelp2018", "lightgcn", "dense", 1.0, "dense", BPR_LIGHTGCN),
