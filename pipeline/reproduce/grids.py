@@ -219,7 +219,7 @@ SPARSE_LIGHTGCN = _but(
     ("exchange_fraction", 0.15),
     ("exchange_least", 0.03),
     ("exchange_stop", 0.8),
-    ("epochs", 80),
+    ("epochs", 50),
 )
 """An update of the mask every other epoch. A tenth of the entries takes larger steps than all: in
 one step a row's vector moves by the sum over its active entries and its neighbours'."""
