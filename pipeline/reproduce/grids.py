@@ -254,6 +254,15 @@ WIDE_LIGHTGCN = _but(
     ("patience", 0),
 )
 """Wide tables want fewer updates; against more negatives they come no further."""
+SHRINKING_128 = _but(
+    SHRINKING_LIGHTGCN,
+    ("dim", 128),
+    ("nmf.solver", "mu"),
+    ("start_density", 0.25),
+    ("step.l2", 0.03),
+)
+"""As many entries as ``SHRINKING_LIGHTGCN`` has, first and last, over more columns."""
+SHRINKING_256 = _but(SHRINKING_128, ("dim", 256), ("start_density", 0.125), ("epochs", 45))
 NARROW, PRUNED = "10% of 64 columns", "gradual pruning to 10%"
 TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]], ...] = (
     ("gowalla", "mf", "dense", 1.0, "dense", DENSE_MF),
@@ -273,6 +282,22 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
     ("gowalla", "lightgcn", "dense", 1.0, "dense", WHOLE_LIGHTGCN),
     ("gowalla", "lightgcn", "sparserec", 0.1, NARROW, SPARSE_LIGHTGCN),
     ("gowalla", "lightgcn", "sparserec", 0.1, f"{NARROW} from half of all", SHRINKING_LIGHTGCN),
+    (
+        "gowalla",
+        "lightgcn",
+        "sparserec",
+        0.05,
+        "5% of 128 columns from a quarter of all",
+        SHRINKING_128,
+    ),
+    (
+        "gowalla",
+        "lightgcn",
+        "sparserec",
+        0.025,
+        "2.5% of 256 columns from an eighth of all",
+        SHRINKING_256,
+    ),
     ("gowalla", "lightgcn", "magnitude", 0.1, PRUNED, WHOLE_LIGHTGCN),
     ("gowalla", "lightgcn", "sparserec", 0.025, "2.5% of 256 columns", WIDE_LIGHTGCN),
     ("yelp2018", "lightgcn", "dense", 1.0, "dense", BPR_LIGHTGCN),
