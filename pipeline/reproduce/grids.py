@@ -262,13 +262,6 @@ SHRINKING_128 = _but(
     ("step.l2", 0.03),
 )
 """As many entries as ``SHRINKING_LIGHTGCN`` has, first and last, over more columns."""
-PATIENT_128 = _but(
-    SHRINKING_128,
-    ("step.learning_rate", 0.06),
-    ("step.l2", 0.04),
-    ("ema", 0.995),
-    ("epochs", 75),
-)
 NARROW, PRUNED = "10% of 64 columns", "gradual pruning to 10%"
 TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]], ...] = (
     ("gowalla", "mf", "dense", 1.0, "dense", DENSE_MF),
@@ -295,14 +288,6 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         0.05,
         "5% of 128 columns from a quarter of all",
         SHRINKING_128,
-    ),
-    (
-        "gowalla",
-        "lightgcn",
-        "sparserec",
-        0.05,
-        "5% of 128 columns from a quarter of all in 75 epochs",
-        PATIENT_128,
     ),
     ("gowalla", "lightgcn", "magnitude", 0.1, PRUNED, WHOLE_LIGHTGCN),
     ("gowalla", "lightgcn", "sparserec", 0.025, "2.5% of 256 columns", WIDE_LIGHTGCN),
