@@ -262,6 +262,8 @@ SHRINKING_128 = _but(
     ("step.l2", 0.03),
 )
 """As many entries as ``SHRINKING_LIGHTGCN`` has, first and last, over more columns."""
+WHOLE_128 = _but(WHOLE_LIGHTGCN, ("dim", 128))
+HALF_OF_128 = _but(SHRINKING_128, ("start_density", 0.5))
 NARROW, PRUNED = "10% of 64 columns", "gradual pruning to 10%"
 TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]], ...] = (
     ("gowalla", "mf", "dense", 1.0, "dense", DENSE_MF),
@@ -288,6 +290,15 @@ TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]
         0.05,
         "5% of 128 columns from a quarter of all",
         SHRINKING_128,
+    ),
+    ("gowalla", "lightgcn", "dense", 1.0, "dense over 128 columns", WHOLE_128),
+    (
+        "gowalla",
+        "lightgcn",
+        "sparserec",
+        0.1,
+        "10% of 128 columns from half of all",
+        HALF_OF_128,
     ),
     ("gowalla", "lightgcn", "magnitude", 0.1, PRUNED, WHOLE_LIGHTGCN),
     ("gowalla", "lightgcn", "sparserec", 0.025, "2.5% of 256 columns", WIDE_LIGHTGCN),
