@@ -22,6 +22,7 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 
 def _mix(z: U64) -> U64:
@@ -52,3 +53,8 @@ def draws(seed: int, stream: int, step: int, index: I64) -> U64:
 def bounded(values: U64, n: int) -> I64:
     """Map draws to integers in [0, n), n < 2^31, by a multiply and a shift of the top 31 bits."""
     return (((values >> np.uint64(33)) * np.uint64(n)) >> np.uint64(31)).astype(np.int64)
+
+
+def unit(values: U64) -> F64:
+    """Map draws to float64 in [0, 1), from the top 24 bits."""
+    return (values >> np.uint64(40)) * 2.0**-24

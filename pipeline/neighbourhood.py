@@ -10,7 +10,7 @@ import torch
 
 from pipeline.aggregate import Lists
 from pipeline.data.split import Pairs
-from pipeline.draws import CHUNK_NEIGHBOURS, NEIGHBOURS, draws
+from pipeline.draws import CHUNK_NEIGHBOURS, NEIGHBOURS, draws, unit
 from pipeline.table import F32, I64
 
 I32 = npt.NDArray[np.int32]
@@ -75,35 +75,40 @@ class Neighbours:
             step: of the draws.
         """
         filling = _Filling(slots.tolist(), size, width)
-        chances = (draws(seed, stream, step, np.arange(size * width)) >> np.uint64(33)).tolist()
+        chances = unit(draws(seed, stream, step, np.arange(size))).tolist()
         slot = 0
         while slot < len(filling.rows):
             row = filling.rows[slot]
             if row >= 0:
-                filling.add(slot, self._candidates(row, chances[slot * width : (slot + 1) * width]))
+                filling.add(slot, self._candidates(row, width, chances[slot]))
             slot += 1
         rows = np.full(size, -1, np.int64)
         rows[:slot] = filling.rows
         return self._tile(rows, np.array(filling.edges, np.int64).reshape(-1, 4), width)
 
-    def _candidates(self, row: int, chances: list[int]) -> list[int]:
-        """Give the neighbours that a slot asks for: all of them, or distinct draws.
+    def _candidates(self, row: int, most: int, chance: float) -> list[int]:
+        """Give the neighbours that a slot asks for: all of them, or one in each of equal parts.
 
-        ``chances`` are the upper 31 bits of the slot's draws, see ``pipeline.draws.bounded``.
+        ``chance`` in [0, 1) says where in all parts (systematic sampling: Madow and Madow, Annals
+        of Mathematical Statistics 15, 1944). Each is as likely as any other, and none comes twice.
         """
         start, degree = int(self.ptr[row]), int(self.ptr[row + 1] - self.ptr[row])
-        if degree <= len(chances):
-            chosen: list[int] = self.rows[start : start + degree].tolist()
-            return chosen
-        drawn = [start + (chance * degree >> 31) for chance in chances]
-        return list(dict.fromkeys(self.rows[drawn].tolist()))
+        if degree <= most:
+            every: list[int] = self.rows[start : start + degree].tolist()
+            return every
+        part = degree / most
+        chosen: list[int] = self.rows[
+            [start + int((chance + k) * part) for k in range(most)]
+        ].tolist()
+        return chosen
 
     def _tile(self, rows: I64, edges: I64, width: int) -> Tile:
         """Lay out edges (n, 4): slot, place in its list, neighbour's slot, place among readers."""
         slot, place, other, reader = edges.T
         degree = np.diff(self.ptr)
         count = np.bincount(slot, minlength=len(rows))
-        weight = np.sqrt(degree[rows[slot]] / degree[rows[other]]) / count[slot]
+        own, others = degree[rows[slot]], degree[rows[other]]
+        weight = 1 / np.sqrt(own) * (own / count[slot]) * (1 / np.sqrt(others))
         shape = (len(rows), width)
         tile = Tile(
             rows,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.draws import ROUNDING, draws
+from pipeline.draws import ROUNDING, draws, unit
 from pipeline.table import F32, I64, PackedTable
 
 Precision = Literal["float32", "float16", "int8"]
@@ -65,7 +65,7 @@ def round_rows(
     places = rows[found.slot] * table.dim + found.col
     chance = np.full(len(places), 0.5)
     if rounding == "stochastic":
-        chance = (draws(seed, ROUNDING, step, places) >> np.uint64(40)) * 2.0**-24
+        chance = unit(draws(seed, ROUNDING, step, places))
     levels = np.clip(np.floor(_in_scales(vals, scales) + chance), -LEVELS, LEVELS)
     table.vals[found.index] = levels.astype(np.float32) * scales
 

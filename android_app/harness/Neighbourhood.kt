@@ -30,8 +30,10 @@ class Neighbourhood(
     private val readerWeights = FloatArray(numSlots * width)
     private val readerCounts = IntArray(numSlots)
 
-    /** Of each slot: its row's degree, and the rows that may become its neighbours. */
+    /** Of each slot: its row's degree and one over that one's root; how many neighbours, and which. */
     private val degrees = IntArray(numSlots)
+    private val inverses = DoubleArray(numSlots)
+    private val wanted = IntArray(numSlots)
     private val drawn = IntArray(numSlots * width)
 
     /** Of each edge among [neighbours]: its place among [readers]. */
@@ -92,38 +94,38 @@ class Neighbourhood(
         readerCounts.fill(0)
     }
 
-    /** Draws where in the graph what may become a neighbour of [slot], which has [row], is. */
+    /**
+     * Finds where in the graph what may become a neighbour of [slot], which has [row], is. Of more
+     * than a list holds, one in each of equal parts, by a single draw (systematic sampling): each
+     * is as likely as any other, and none comes twice.
+     */
     private fun aim(slot: Int, row: Int, base: Long) {
         val degree = if (row < 0) 0 else graph.degree(row)
+        val count = minOf(degree, width)
         degrees[slot] = degree
-        for (k in 0 until minOf(degree, width)) {
-            val place = slot * width + k
-            val index = when {
-                degree <= width -> k
-                else -> Draws.bounded(Draws.draw(base, place.toLong()), degree)
-            }
-            drawn[place] = graph.start(row) + index
+        inverses[slot] = 1 / sqrt(degree.toDouble())
+        wanted[slot] = count
+        if (count == 0) return
+        val start = graph.start(row)
+        val first = slot * width
+        if (degree <= width) {
+            for (k in 0 until count) drawn[first + k] = start + k
+        } else {
+            val part = degree.toDouble() / width
+            val draw = Draws.unit(Draws.draw(base, slot.toLong()))
+            for (k in 0 until width) drawn[first + k] = start + ((draw + k) * part).toInt()
         }
     }
 
     private fun look(slot: Int) {
         val first = slot * width
-        for (place in first until first + minOf(degrees[slot], width)) {
-            drawn[place] = graph.rowAt(drawn[place])
-        }
+        for (place in first until first + wanted[slot]) drawn[place] = graph.rowAt(drawn[place])
     }
 
-    /** Makes [slot] a reader of what was drawn for it, each row once. */
+    /** Makes [slot] a reader of what was drawn for it. */
     private fun connect(slot: Int, rowOf: IntArray) {
         val first = slot * width
-        for (place in first until first + minOf(degrees[slot], width)) {
-            if (isNew(place, first)) connect(slot, drawn[place], rowOf)
-        }
-    }
-
-    private fun isNew(place: Int, first: Int): Boolean {
-        for (before in first until place) if (drawn[before] == drawn[place]) return false
-        return true
+        for (place in first until first + wanted[slot]) connect(slot, drawn[place], rowOf)
     }
 
     /** Makes [slot] a reader of [row]'s slot, a new one where there is none or its list is full. */
@@ -145,10 +147,10 @@ class Neighbourhood(
 
     /** Weighs the edges of [slot], so that their sum estimates that over all of its row's. */
     private fun weigh(slot: Int) {
-        val degree = degrees[slot].toDouble()
         val count = neighbourCounts[slot]
+        val scale = inverses[slot] * (degrees[slot].toDouble() / count)
         for (edge in slot * width until slot * width + count) {
-            val weight = (sqrt(degree / degrees[neighbours[edge]]) / count).toFloat()
+            val weight = (scale * inverses[neighbours[edge]]).toFloat()
             neighbourWeights[edge] = weight
             readerWeights[readerPlaces[edge]] = weight
         }

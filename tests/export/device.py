@@ -125,11 +125,8 @@ class Device:
             mine = self.graph[row[s]]
             candidates = mine
             if len(mine) > width:
-                candidates = []
-                for k in range(width):
-                    r = draw(self.t["seed"], 7, self.step, s * width + k)
-                    if mine[bounded(r, len(mine))] not in candidates:
-                        candidates.append(mine[bounded(r, len(mine))])
+                u = (draw(self.t["seed"], 7, self.step, s) >> 40) / 2**24
+                candidates = [mine[int((u + k) * (len(mine) / width))] for k in range(width)]
             n = 0
             for q in candidates:
                 t = opened.get(q, -1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.split import Pairs
-from pipeline.draws import CHUNK_NEIGHBOURS, NEIGHBOURS, bounded, draws
+from pipeline.draws import CHUNK_NEIGHBOURS, NEIGHBOURS, draws
 from pipeline.graph import Graph
 from pipeline.models import lightgcn
 from pipeline.neighbourhood import Chunks, Neighbourhood, Neighbours, Tile
@@ -67,14 +70,26 @@ def test_what_is_sampled_follows_the_page_slot_by_slot() -> None:
     ):
         for slot, row in enumerate(tile.rows[:12].tolist()):
             assert degree[row] > width
-            index = slot * width + np.arange(width)
-            drawn = bounded(draws(3, stream, step, index), int(degree[row]))
-            wanted = list(dict.fromkeys(neighbours.rows[neighbours.ptr[row] + drawn].tolist()))
-            weights = tile.neighbour_weights[slot]
-            count = np.count_nonzero(weights)
-            assert tile.rows[tile.neighbours[slot, :count]].tolist() == wanted
-            expected = np.sqrt(degree[row] / degree[wanted]) / count
-            np.testing.assert_allclose(weights[:count], expected, rtol=1e-6)
+            chance = Fraction(int(draws(3, stream, step, np.array([slot]))[0]) >> 40, 1 << 24)
+            drawn = [math.floor((chance + k) * int(degree[row]) / width) for k in range(width)]
+            wanted = neighbours.rows[neighbours.ptr[row] + drawn]
+            assert tile.rows[tile.neighbours[slot]].tolist() == wanted.tolist()
+            expected = np.sqrt(degree[row] / degree[wanted]) / width
+            np.testing.assert_allclose(tile.neighbour_weights[slot], expected, rtol=1e-6)
+
+
+def test_neighbours_are_equally_likely_and_never_twice() -> None:
+    """Of 23 neighbours 4 are drawn, so each is there in 4 draws of 23, over 20,000 draws."""
+    pairs = Pairs(np.zeros(23, np.int32), np.arange(23, dtype=np.int32), None)
+    neighbours, width, count = Neighbours.of(pairs, USERS, ITEMS), 4, 20_000
+    tile = neighbours.tile(np.zeros(count, np.int64), 5 * count, width, 1, NEIGHBOURS, 0)
+    drawn = tile.rows[tile.neighbours[:count]]
+    assert (np.diff(np.sort(drawn), axis=1) > 0).all()
+    found = np.bincount(drawn.ravel() - USERS, minlength=ITEMS)
+    assert (found[23:] == 0).all()
+    chance = width / 23
+    spread = math.sqrt(count * chance * (1 - chance))
+    np.testing.assert_allclose(found[:23], count * chance, atol=5 * spread)
 
 
 def test_with_room_for_all_it_is_the_graph() -> None:

@@ -137,11 +137,9 @@ class ModelReference(Reference):
             row = slots[slot]
             chosen = self.graph[row]
             if len(chosen) > self.fanout:
-                draws = [
-                    draw(self.training["seed"], 7, step, slot * self.fanout + k, len(chosen))
-                    for k in range(self.fanout)
-                ]
-                chosen = list(dict.fromkeys(chosen[k] for k in draws))
+                chance = draw(self.training["seed"], 7, step, slot, 1 << 24) / (1 << 24)
+                part = len(chosen) / self.fanout
+                chosen = [chosen[int((chance + k) * part)] for k in range(self.fanout)]
             edges = []
             for other in chosen:
                 place = newest.get(other)
