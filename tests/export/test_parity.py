@@ -246,7 +246,10 @@ def test_a_step_is_what_autograd_says(
     lists = verify.random_lists(TILE, FANOUT, generator) if made.has_graph else {}
     size = made.dense_size
     flat = 0.4 * torch.randn(size, generator=generator)
-    state = {"m": 0.1 * torch.randn(size), "v": 0.1 + torch.rand(size)}
+    state = {
+        "m": 0.1 * torch.randn(size, generator=generator),
+        "v": 0.1 + torch.rand(size, generator=generator),
+    }
     names = {"sgd": "", "momentum": "m", "adagrad": "v", "adam": "mv"}[optimizer]
     others = [flat, *(state[name] for name in names), *rates(optimizer, step)] if size else []
     parts = [in_slots(part, tile.place) for part in (tile.table, tile.mask, tile.sampled)]
