@@ -57,4 +57,4 @@ def bounded(values: U64, n: int) -> I64:
 
 def unit(values: U64) -> F64:
     """Map draws to float64 in [0, 1), from the top 24 bits."""
-    return (values >> np.uint64(40)) * 2.0**-24
+    return (values >> np.uint64(40)).astype(np.float64) * 2.0**-24
