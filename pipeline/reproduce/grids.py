@@ -264,6 +264,7 @@ SHRINKING_128 = _but(
 """As many entries as ``SHRINKING_LIGHTGCN`` has, first and last, over more columns."""
 WHOLE_128 = _but(WHOLE_LIGHTGCN, ("dim", 128))
 HALF_OF_128 = _but(SHRINKING_128, ("start_density", 0.5))
+"""A tenth of 128 columns, and the dense table as wide that it is held to."""
 NARROW, PRUNED = "10% of 64 columns", "gradual pruning to 10%"
 TO_THE_END: tuple[tuple[str, ModelName, Method, float, str, tuple[Override, ...]], ...] = (
     ("gowalla", "mf", "dense", 1.0, "dense", DENSE_MF),
