@@ -87,19 +87,16 @@ class Neighbours:
         return self._tile(rows, np.array(filling.edges, np.int64).reshape(-1, 4), width)
 
     def _candidates(self, row: int, most: int, chance: float) -> list[int]:
-        """Give the neighbours that a slot asks for: all of them, or one in each of equal parts.
+        """Give the neighbours that a slot asks for: one in each of equal parts of its row's list.
 
         ``chance`` in [0, 1) says where in all parts (systematic sampling: Madow and Madow, Annals
         of Mathematical Statistics 15, 1944). Each is as likely as any other, and none comes twice.
+        Parts of one are all of the list.
         """
         start, degree = int(self.ptr[row]), int(self.ptr[row + 1] - self.ptr[row])
-        if degree <= most:
-            every: list[int] = self.rows[start : start + degree].tolist()
-            return every
-        part = degree / most
-        chosen: list[int] = self.rows[
-            [start + int((chance + k) * part) for k in range(most)]
-        ].tolist()
+        part = max(1, degree / most)
+        places = [start + int((chance + k) * part) for k in range(min(degree, most))]
+        chosen: list[int] = self.rows[places].tolist()
         return chosen
 
     def _tile(self, rows: I64, edges: I64, width: int) -> Tile:

@@ -30,10 +30,9 @@ class Neighbourhood(
     private val readerWeights = FloatArray(numSlots * width)
     private val readerCounts = IntArray(numSlots)
 
-    /** Of each slot: its row's degree and one over that one's root; how many neighbours, and which. */
+    /** Of each slot: its row's degree, one over its root, and the rows that become its neighbours. */
     private val degrees = IntArray(numSlots)
     private val inverses = DoubleArray(numSlots)
-    private val wanted = IntArray(numSlots)
     private val drawn = IntArray(numSlots * width)
 
     /** Of each edge among [neighbours]: its place among [readers]. */
@@ -95,37 +94,36 @@ class Neighbourhood(
     }
 
     /**
-     * Finds where in the graph what may become a neighbour of [slot], which has [row], is. Of more
-     * than a list holds, one in each of equal parts, by a single draw (systematic sampling): each
-     * is as likely as any other, and none comes twice.
+     * Draws where in the graph what may become a neighbour of [slot], which has [row], is: one in
+     * each of equal parts of the row's list, by a single draw (systematic sampling), so that each
+     * is as likely as any other and none comes twice. Parts of one are all of the list.
      */
     private fun aim(slot: Int, row: Int, base: Long) {
         val degree = if (row < 0) 0 else graph.degree(row)
-        val count = minOf(degree, width)
         degrees[slot] = degree
         inverses[slot] = 1 / sqrt(degree.toDouble())
-        wanted[slot] = count
-        if (count == 0) return
+        if (degree == 0) return
         val start = graph.start(row)
-        val first = slot * width
-        if (degree <= width) {
-            for (k in 0 until count) drawn[first + k] = start + k
-        } else {
-            val part = degree.toDouble() / width
-            val draw = Draws.unit(Draws.draw(base, slot.toLong()))
-            for (k in 0 until width) drawn[first + k] = start + ((draw + k) * part).toInt()
+        val part = maxOf(1.0, degree.toDouble() / width)
+        val chance = Draws.unit(Draws.draw(base, slot.toLong()))
+        for (k in 0 until minOf(degree, width)) {
+            drawn[slot * width + k] = start + ((chance + k) * part).toInt()
         }
     }
 
     private fun look(slot: Int) {
         val first = slot * width
-        for (place in first until first + wanted[slot]) drawn[place] = graph.rowAt(drawn[place])
+        for (place in first until first + minOf(degrees[slot], width)) {
+            drawn[place] = graph.rowAt(drawn[place])
+        }
     }
 
     /** Makes [slot] a reader of what was drawn for it. */
     private fun connect(slot: Int, rowOf: IntArray) {
         val first = slot * width
-        for (place in first until first + wanted[slot]) connect(slot, drawn[place], rowOf)
+        for (place in first until first + minOf(degrees[slot], width)) {
+            connect(slot, drawn[place], rowOf)
+        }
     }
 
     /** Makes [slot] a reader of [row]'s slot, a new one where there is none or its list is full. */

@@ -78,7 +78,7 @@ def test_slices_that_cover_a_tile_are_joined() -> None:
     join_slices(lean)
     assert _paddings(plain) == 3
     assert _paddings(lean) == 0
-    torch.testing.assert_close(plain(*inputs)[0], lean(*inputs)[0])
+    assert torch.allclose(plain(*inputs)[0], lean(*inputs)[0], rtol=0, atol=1e-6)
 
 
 def test_slices_with_a_gap_or_an_overlap_or_a_step_stay() -> None:

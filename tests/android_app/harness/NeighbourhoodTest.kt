@@ -62,9 +62,10 @@ class NeighbourhoodTest {
                 assertTrue(lists[row].containsAll(of.map { rowOf[it.second] }))
                 assertEquals(of.size, of.map { rowOf[it.second] }.toSet().size)
                 for ((_, other, weight) in of) {
-                    val ratio = lists[row].size.toDouble() / lists[rowOf[other]].size
-                    val expected = (sqrt(ratio) / of.size).toFloat()
-                    assertEquals(expected, weight, expected * 1e-6f)
+                    val degree = lists[row].size.toDouble()
+                    val own = 1 / sqrt(degree)
+                    val others = 1 / sqrt(lists[rowOf[other]].size.toDouble())
+                    assertEquals((own * (degree / of.size) * others).toFloat(), weight)
                 }
             }
             val full = rowOf.last() >= 0

@@ -68,6 +68,9 @@ def test_tables_trained_to_their_end_have_settings_of_their_own() -> None:
         recipe = recipe_of(cell, [])
         assert recipe.refit, cell.id
         assert recipe_of(cell, [], epochs=1) == replace(recipe, epochs=1)
+        wide = cell.variant == "10% of 128 columns from half of all"
+        entries = pytest.approx(12.8 if wide else 6.4)
+        assert (recipe.dim * cell.density == entries) == (cell.method != "dense"), cell.id
         if cell.method == "sparserec":
             called = f"{100 * cell.density:g}% of {recipe.dim} columns"
             assert cell.variant.startswith(called), cell.id
