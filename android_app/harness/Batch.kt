@@ -123,7 +123,7 @@ class Batch(
             end[k] = table.end(row)
             sampledPlace[k] = sampled.place(row)
         }
-        touchEntries()
+        for (k in 0 until numRows) touched += table.touch(start[k], end[k])
         numEntries = 0
         var inS = 0
         for (k in 0 until numRows) {
@@ -133,11 +133,6 @@ class Batch(
             inS += 1 + (sampledPlace[k] shr SIGN)
         }
         numSampled = inS
-    }
-
-    /** Has the rows' entries brought near: before they are read, and again before they change. */
-    private fun touchEntries() {
-        for (k in 0 until numRows) touched += table.touch(start[k], end[k])
     }
 
     private fun makeRoom() {
@@ -187,7 +182,6 @@ class Batch(
 
     /** Writes the entries into the table; what is rounded is rounded by draws of [noise]. */
     fun writeBack(noise: Long) {
-        touchEntries()
         if (table.precision == Precision.INT8) {
             for (k in 0 until numRows) {
                 val row = rowOf[firstSlot[k]]

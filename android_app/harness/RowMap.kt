@@ -6,7 +6,7 @@ package org.sparserec.harness
  */
 class RowMap(capacity: Int) {
     /** The row plus one in the upper half, its number in the lower; 0 where there is none. */
-    private val cells = LongArray((8 * capacity).takeHighestOneBit())
+    private val cells = LongArray((4 * capacity).takeHighestOneBit())
     private val shift = Int.SIZE_BITS - cells.size.countTrailingZeroBits()
 
     fun clear() = cells.fill(0)
