@@ -66,6 +66,8 @@ class Neighbours:
     def tile(self, slots: I64, size: int, width: int, seed: int, stream: int, step: int) -> Tile:
         """Draw a tile around the rows in ``slots``.
 
+        All have their first neighbour before any has its second: there is rarely room for all.
+
         Args:
             slots: int64 (S,), the first slots' rows; -1 is padding, whose slot has no neighbours.
             size: T, at least S.
@@ -76,14 +78,21 @@ class Neighbours:
         """
         filling = _Filling(slots.tolist(), size, width)
         chances = unit(draws(seed, stream, step, np.arange(size))).tolist()
-        slot = 0
-        while slot < len(filling.rows):
-            row = filling.rows[slot]
-            if row >= 0:
-                filling.add(slot, self._candidates(row, width, chances[slot]))
-            slot += 1
+        first = 0
+        while first < len(filling.rows):
+            end = len(filling.rows)
+            asked = [
+                (slot, self._candidates(filling.rows[slot], width, chances[slot]))
+                for slot in range(first, end)
+                if filling.rows[slot] >= 0
+            ]
+            for k in range(width):
+                for slot, candidates in asked:
+                    if k < len(candidates):
+                        filling.add(slot, candidates[k])
+            first = end
         rows = np.full(size, -1, np.int64)
-        rows[:slot] = filling.rows
+        rows[: len(filling.rows)] = filling.rows
         return self._tile(rows, np.array(filling.edges, np.int64).reshape(-1, 4), width)
 
     def _candidates(self, row: int, most: int, chance: float) -> list[int]:
@@ -181,22 +190,20 @@ class _Filling:
         self.rows = rows
         self.edges: list[tuple[int, int, int, int]] = []
         self._size, self._width = size, width
-        self._readers = [0] * size
+        self._read, self._readers = [0] * size, [0] * size
         self._open: dict[int, int] = {}
         for slot, row in enumerate(rows):
             if row >= 0:
                 self._open.setdefault(row, slot)
 
-    def add(self, slot: int, candidates: list[int]) -> None:
-        """Let a slot read the candidates that there is room for."""
-        count = 0
-        for row in candidates:
-            place = self._open.get(row)
-            if place is None or self._readers[place] == self._width:
-                if len(self.rows) == self._size:
-                    continue
-                place = self._open[row] = len(self.rows)
-                self.rows.append(row)
-            self.edges.append((slot, count, place, self._readers[place]))
-            self._readers[place] += 1
-            count += 1
+    def add(self, slot: int, row: int) -> None:
+        """Let a slot read a row, if there is room for it."""
+        place = self._open.get(row)
+        if place is None or self._readers[place] == self._width:
+            if len(self.rows) == self._size:
+                return
+            place = self._open[row] = len(self.rows)
+            self.rows.append(row)
+        self.edges.append((slot, self._read[slot], place, self._readers[place]))
+        self._read[slot] += 1
+        self._readers[place] += 1

@@ -63,7 +63,9 @@ class Neighbourhood(
             val end = size
             for (slot in first until end) aim(slot, rowOf[slot], base)
             for (slot in first until end) look(slot)
-            for (slot in first until end) connect(slot, rowOf)
+            for (k in 0 until width) {
+                for (slot in first until end) connect(slot, k, rowOf)
+            }
             first = end
         }
         for (slot in 0 until size) weigh(slot)
@@ -118,16 +120,13 @@ class Neighbourhood(
         }
     }
 
-    /** Makes [slot] a reader of what was drawn for it. */
-    private fun connect(slot: Int, rowOf: IntArray) {
-        val first = slot * width
-        for (place in first until first + minOf(degrees[slot], width)) {
-            connect(slot, drawn[place], rowOf)
-        }
+    /** Makes [slot] a reader of the [k]-th that was drawn for it, if there are so many. */
+    private fun connect(slot: Int, k: Int, rowOf: IntArray) {
+        if (k < degrees[slot]) read(slot, drawn[slot * width + k], rowOf)
     }
 
     /** Makes [slot] a reader of [row]'s slot, a new one where there is none or its list is full. */
-    private fun connect(slot: Int, row: Int, rowOf: IntArray) {
+    private fun read(slot: Int, row: Int, rowOf: IntArray) {
         val place = open.find(row)
         var other = open.number(place)
         if (other < 0 || readerCounts[other] == width) {

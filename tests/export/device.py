@@ -120,28 +120,30 @@ class Device:
         opened: dict[int, int] = {}
         for slot, r in enumerate(row):
             opened.setdefault(r, slot)
-        s = 0
-        while s < len(row):
-            mine = self.graph[row[s]]
-            candidates = mine
-            if len(mine) > width:
-                u = (draw(self.t["seed"], 7, self.step, s) >> 40) / 2**24
-                candidates = [mine[int((u + k) * (len(mine) / width))] for k in range(width)]
-            n = 0
-            for q in candidates:
-                t = opened.get(q, -1)
-                if t < 0 or m[t] == width:
-                    if len(row) == size:
+        n: dict[int, int] = {}
+        while len(n) < len(row):
+            asking = range(len(n), len(row))
+            n |= dict.fromkeys(asking, 0)
+            for k in range(width):
+                for s in asking:
+                    mine = self.graph[row[s]]
+                    if k >= len(mine):
                         continue
-                    t = opened[q] = len(row)
-                    row.append(q)
-                lists[0][s, n], lists[2][t, m[t]] = t, s
-                n, m[t] = n + 1, m[t] + 1
-            for k in range(n):
+                    u = (draw(self.t["seed"], 7, self.step, s) >> 40) / 2**24
+                    q = mine[int((u + k) * max(1.0, len(mine) / width))]
+                    t = opened.get(q, -1)
+                    if t < 0 or m[t] == width:
+                        if len(row) == size:
+                            continue
+                        t = opened[q] = len(row)
+                        row.append(q)
+                    lists[0][s, n[s]], lists[2][t, m[t]] = t, s
+                    n[s], m[t] = n[s] + 1, m[t] + 1
+        for s in n:
+            for k in range(n[s]):
                 t = lists[0][s, k]
-                weight = math.sqrt(len(mine) / len(self.graph[row[t]])) / n
+                weight = math.sqrt(len(self.graph[row[s]]) / len(self.graph[row[t]])) / n[s]
                 lists[1][s, k] = lists[3][t, lists[2][t, : m[t]].tolist().index(s)] = weight
-            s += 1
         return row, lists
 
     def begin_window(self) -> None:

@@ -78,6 +78,18 @@ def test_what_is_sampled_follows_the_page_slot_by_slot() -> None:
             np.testing.assert_allclose(tile.neighbour_weights[slot], expected, rtol=1e-6)
 
 
+def test_all_have_their_first_neighbour_before_any_has_its_second() -> None:
+    """Three users with four items each, of their own, and room for five."""
+    users = np.repeat(np.arange(3, dtype=np.int32), 4)
+    neighbours = Neighbours.of(Pairs(users, np.arange(12, dtype=np.int32), None), USERS, ITEMS)
+    tile = neighbours.tile(np.arange(3), 8, 4, 1, NEIGHBOURS, 0)
+    items = [0, 4, 8, 1, 5]
+    assert tile.rows.tolist() == [0, 1, 2, *(USERS + item for item in items)]
+    assert tile.neighbours[:3].tolist() == [[3, 6, 0, 0], [4, 7, 0, 0], [5, 0, 0, 0]]
+    # Degrees of 4 and 1: the weight is sqrt(4 / 1) over how many are there.
+    assert tile.neighbour_weights[:3, 0].tolist() == [1, 1, 2]
+
+
 def test_neighbours_are_equally_likely_and_never_twice() -> None:
     """Of 23 neighbours 4 are drawn, so each is there in 4 draws of 23, over 20,000 draws."""
     pairs = Pairs(np.zeros(23, np.int32), np.arange(23, dtype=np.int32), None)

@@ -132,30 +132,37 @@ class ModelReference(Reference):
             newest.setdefault(row, slot)
         readers = dict.fromkeys(range(self.slots), 0)
         around = torch.zeros(self.slots, self.slots)
-        slot = 0
-        while slot < len(slots):
-            row = slots[slot]
-            chosen = self.graph[row]
-            if len(chosen) > self.fanout:
-                chance = draw(self.training["seed"], 7, step, slot, 1 << 24) / (1 << 24)
-                part = len(chosen) / self.fanout
-                chosen = [chosen[int((chance + k) * part)] for k in range(self.fanout)]
-            edges = []
-            for other in chosen:
-                place = newest.get(other)
-                if place is None or readers[place] == self.fanout:
-                    if len(slots) == self.slots:
-                        continue
-                    place = len(slots)
-                    slots.append(other)
-                    newest[other] = place
-                readers[place] += 1
-                edges.append(place)
-            for place in edges:
-                ratio = len(self.graph[row]) / len(self.graph[slots[place]])
-                around[slot, place] += math.sqrt(ratio) / len(edges)
-            slot += 1
+        edges: list[list[int]] = []
+        while len(edges) < len(slots):
+            hop = range(len(edges), len(slots))
+            wanted = [self._chosen(step, slot, slots[slot]) for slot in hop]
+            edges += [[] for _ in hop]
+            for turn in range(self.fanout):
+                for slot, chosen in zip(hop, wanted, strict=True):
+                    for other in chosen[turn : turn + 1]:
+                        place = newest.get(other)
+                        if place is None or readers[place] == self.fanout:
+                            if len(slots) == self.slots:
+                                continue
+                            place = len(slots)
+                            slots.append(other)
+                            newest[other] = place
+                        readers[place] += 1
+                        edges[slot].append(place)
+        for slot, places in enumerate(edges):
+            for place in places:
+                ratio = len(self.graph[slots[slot]]) / len(self.graph[slots[place]])
+                around[slot, place] += math.sqrt(ratio) / len(places)
         return slots, around[: len(slots), : len(slots)]
+
+    def _chosen(self, step: int, slot: int, row: int) -> list[int]:
+        """Draw the rows that a slot asks for."""
+        all_of_them = self.graph[row]
+        if len(all_of_them) <= self.fanout:
+            return all_of_them
+        chance = draw(self.training["seed"], 7, step, slot, 1 << 24) / (1 << 24)
+        part = len(all_of_them) / self.fanout
+        return [all_of_them[int((chance + k) * part)] for k in range(self.fanout)]
 
 
 def neumf(users: Tensor, items: Tensor, dense: Dense) -> Tensor:
