@@ -63,6 +63,7 @@ class Neighbourhood(
             val end = size
             for (slot in first until end) aim(slot, rowOf[slot], base)
             for (slot in first until end) look(slot)
+            // By turns, for there is rarely room for all.
             for (k in 0 until width) {
                 for (slot in first until end) connect(slot, k, rowOf)
             }

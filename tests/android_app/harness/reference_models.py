@@ -137,18 +137,22 @@ class ModelReference(Reference):
             hop = range(len(edges), len(slots))
             wanted = [self._chosen(step, slot, slots[slot]) for slot in hop]
             edges += [[] for _ in hop]
-            for turn in range(self.fanout):
-                for slot, chosen in zip(hop, wanted, strict=True):
-                    for other in chosen[turn : turn + 1]:
-                        place = newest.get(other)
-                        if place is None or readers[place] == self.fanout:
-                            if len(slots) == self.slots:
-                                continue
-                            place = len(slots)
-                            slots.append(other)
-                            newest[other] = place
-                        readers[place] += 1
-                        edges[slot].append(place)
+            by_turns = [
+                (slot, chosen[turn])
+                for turn in range(self.fanout)
+                for slot, chosen in zip(hop, wanted, strict=True)
+                if turn < len(chosen)
+            ]
+            for slot, other in by_turns:
+                place = newest.get(other)
+                if place is None or readers[place] == self.fanout:
+                    if len(slots) == self.slots:
+                        continue
+                    place = len(slots)
+                    slots.append(other)
+                    newest[other] = place
+                readers[place] += 1
+                edges[slot].append(place)
         for slot, places in enumerate(edges):
             for place in places:
                 ratio = len(self.graph[slots[slot]]) / len(self.graph[slots[place]])
