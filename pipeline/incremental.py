@@ -90,13 +90,18 @@ class Incremental:
     def of(
         cls, model: ModelName, loss: LossName = "bpr", optimizer: OptimizerName | None = None
     ) -> Incremental:
-        """Give a model's defaults: MF learns by SGD, the others by Adam.
+        """Give a model's defaults: MF learns by SGD, the others by Adagrad.
 
-        SGD at a rate that moves single rows would tear weights that every example shares.
+        SGD at a rate that moves single rows would tear weights that every example shares, and
+        Adam's rate does not fall as a log grows long. LightGCN's tile has no slots but the
+        batch's: sums over a few of many neighbours vary so much that it unlearns by them
+        (docs/method.md).
         """
-        chosen: OptimizerName = optimizer or ("sgd" if model == "mf" else "adam")
-        rate = LEARNING_RATES[chosen]
-        return replace(cls(), model=model, loss=loss, optimizer=chosen, learning_rate=rate)
+        chosen: OptimizerName = optimizer or ("sgd" if model == "mf" else "adagrad")
+        rate, tile = LEARNING_RATES[chosen], 1 if model == "lightgcn" else cls.tile
+        return replace(
+            cls(), model=model, loss=loss, optimizer=chosen, learning_rate=rate, tile=tile
+        )
 
     def window_of(self, num_rows: int, steps: int) -> int:
         """Give dT for a run: the recipe's own, or else ``WINDOW`` and more for a large table.

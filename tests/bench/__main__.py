@@ -66,12 +66,12 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
     gowalla = loops.write_gowalla(folder, log)
     with Jvm(runtime, HEAP) as jvm:
         for step in models.model_steps():
-            progress(f"step of {step.model}", 0, None)
+            progress(f"step of {step.name}", 0, None)
             models.load(jvm, folder, step)
             against = models.against_eager(jvm, step)
-            needs = about[f"{step.model}_step"] = floor.step(step.methods)
+            needs = about[f"{step.name}_step"] = floor.step(step.methods)
             least = floor.least_us(needs, about["machine"])
-            found.add(against, Result(f"{step.model}_step_vs_floor", against.ours, least, "us"))
+            found.add(against, Result(f"{step.name}_step_vs_floor", against.ours, least, "us"))
         progress("loop and peers", 0, None)
         found.add(*_against_training_module(jvm, folder, gowalla))
         about["loop"] = loops.parts(jvm.ask("metrics", gowalla.name))
@@ -79,11 +79,11 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
         about["allocated_bytes_of_1000_steps"] = jvm.ask("allocation", gowalla.name, 1000)
         small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
         found.add(loops.graph_share(jvm, small, "graph_share_of_loop_1e4_rows", 0.5))
-        for model in models.TRAINED:
-            progress(f"loop of {model}", 0, None)
-            bundle = models.write_model_bundle(folder, model)
-            found.add(loops.graph_share(jvm, bundle, f"{model}_graph_share_of_loop", 0.8))
-            about[f"{model}_loop"] = loops.parts(jvm.ask("metrics", bundle.name))
+        for name in models.TRAINED:
+            progress(f"loop of {name}", 0, None)
+            bundle = models.write_model_bundle(folder, name)
+            found.add(loops.graph_share(jvm, bundle, f"{name}_graph_share_of_loop", 0.8))
+            about[f"{name}_loop"] = loops.parts(jvm.ask("metrics", bundle.name))
     progress("memory", 0, None)
     found.add(*_memory(runtime, folder, gowalla, log))
     with Jvm(runtime, HEAP) as jvm:
@@ -138,7 +138,7 @@ def _against_training_module(jvm: Jvm, folder: Path, gowalla: Path) -> list[Resu
     models.load(jvm, folder, bare)
     sides: dict[str, tuple[Timed, int]] = {
         "ours": (partial(jvm.time, "mf"), 50),
-        "bare": (partial(jvm.time, bare.model), 50),
+        "bare": (partial(jvm.time, bare.name), 50),
     }
     for name, (program, rows) in programs.items():
         path = folder / f"{name}.pte"

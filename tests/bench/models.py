@@ -18,7 +18,7 @@ from export.step import Step, methods, step_methods, update_chunk
 from pipeline.data.interactions import Interactions
 from pipeline.data.split import temporal_split
 from pipeline.incremental import Incremental
-from pipeline.models import MODELS, ModelName
+from pipeline.models import MODELS
 from pipeline.nmf import random_table
 from pipeline.optimizers import STATE
 from pipeline.recipes import sparserec
@@ -28,8 +28,13 @@ from tests.bench.jvm import Jvm
 from tests.bench.measure import Result, by_turns, compared, timed
 from tests.bench.peers import eager_model_step, eager_step, eager_update
 
-TRAINED: tuple[ModelName, ...] = ("neumf", "ngcf", "lightgcn")
-"""All but MF."""
+TRAINED: dict[str, Incremental] = {
+    "neumf": Incremental.of("neumf"),
+    "ngcf": Incremental.of("ngcf"),
+    "lightgcn": Incremental.of("lightgcn"),
+    "lightgcn_tile4": replace(Incremental.of("lightgcn"), tile=4),
+}
+"""What a device does by default with each model but MF; and LightGCN on a tile of NGCF's size."""
 USERS, ITEMS, LIKED = 1000, 2000, 30
 
 
@@ -38,13 +43,13 @@ class ModelStep:
     """One model's step.
 
     Attributes:
-        model: its name.
+        name: the model's, and what is not its default.
         methods: what ``step.pte`` has, all of which make one step.
         eager: the same arithmetic on tensors of the same shapes in PyTorch eager.
         target: least ratio that the project aims at.
     """
 
-    model: str
+    name: str
     methods: Mapping[str, Method]
     eager: Callable[[], object]
     target: float
@@ -52,7 +57,7 @@ class ModelStep:
 
 def model_steps() -> list[ModelStep]:
     """List the steps that are compared."""
-    return [mf_step(), *(_trained(model) for model in TRAINED)]
+    return [mf_step(), *(_trained(name, recipe) for name, recipe in TRAINED.items())]
 
 
 def mf_step() -> ModelStep:
@@ -65,22 +70,21 @@ def mf_step() -> ModelStep:
     )
 
 
-def _trained(model: ModelName) -> ModelStep:
-    """Give the step that a device makes of this model by default: Adam, BPR, float32."""
-    recipe = Incremental.of(model)
+def _trained(name: str, recipe: Incremental) -> ModelStep:
+    """Give the step that a device makes by this recipe: BPR, float32."""
     entries = int(DENSITY * DIM * 1000)
     step = Step(
         batch_size=BATCH,
         dim=DIM,
         l2=L2,
         chunk=update_chunk(recipe.tile_slots, entries, 1000),
-        model=model,
+        model=recipe.model,
         optimizer=recipe.optimizer,
         tile=recipe.tile_slots,
         fanout=recipe.fanout,
-        dense=specs(MODELS[model].initial(DIM, 1)),
+        dense=specs(MODELS[recipe.model].initial(DIM, 1)),
     )
-    return ModelStep(model, methods(step), eager_model_step(step), target=1.0)
+    return ModelStep(name, methods(step), eager_model_step(step), target=1.0)
 
 
 def bare(step: ModelStep) -> ModelStep:
@@ -96,7 +100,7 @@ def bare(step: ModelStep) -> ModelStep:
         return replace(method, function=function)
 
     methods = {name: made(method) for name, method in step.methods.items()}
-    return replace(step, model=f"bare {step.model}", methods=methods)
+    return replace(step, name=f"bare {step.name}", methods=methods)
 
 
 def _negated(inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
@@ -119,8 +123,8 @@ def updates(jvm: Jvm, folder: Path) -> list[Result]:
     return results
 
 
-def write_model_bundle(folder: Path, model: ModelName) -> Path:
-    """Export what a device of this model gets by default, but a table that nobody trained.
+def write_model_bundle(folder: Path, name: str) -> Path:
+    """Export what a device gets by a recipe of ``TRAINED``, but a table that nobody trained.
 
     The batch is ``BATCH``, d is ``DIM``; items are liked the more, the smaller they are.
     """
@@ -137,19 +141,19 @@ def write_model_bundle(folder: Path, model: ModelName) -> Path:
             [f"i{k}" for k in range(ITEMS)],
         )
     )
-    recipe = sparserec()
+    device = replace(TRAINED[name], batch_size=BATCH)
+    model, recipe = device.model, sparserec()
     recipe = replace(recipe, dim=DIM, density=DENSITY, step=replace(recipe.step, model=model))
     table = random_table(split.known_users, split.known_items, DIM, DENSITY, 2, 0.1, seed=1)
     run = TrainedRun(
         "random", "0" * 64, recipe, table, MODELS[model].initial(DIM, 1), split, {}, []
     )
-    device = replace(Incremental.of(model), batch_size=BATCH)
-    return build(run, folder / f"loop-{model}", device, steps=1_000_000).path
+    return build(run, folder / f"loop-{name}", device, steps=1_000_000).path
 
 
 def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:
-    """Lower the step's program and load it, under the model's name."""
-    path = folder / f"{step.model}.pte"
+    """Lower the step's program and load it, under its name."""
+    path = folder / f"{step.name}.pte"
     path.write_bytes(lower(step.methods))
     calls = []
     for name, method in step.methods.items():
@@ -157,17 +161,17 @@ def load(jvm: Jvm, folder: Path, step: ModelStep) -> None:
             "i" * (spec.dtype == "int32") + "x".join(map(str, spec.shape)) for spec in method.inputs
         )
         calls += [name, ",".join(shapes)]
-    jvm.ask("program", step.model, path, *calls)
+    jvm.ask("program", step.name, path, *calls)
 
 
 def against_eager(jvm: Jvm, step: ModelStep, rounds: int = 15) -> Result:
     """Compare a step that was loaded with PyTorch eager."""
-    repetitions = 40 if step.model in ("mf", "neumf") else 15  # the others take milliseconds
+    repetitions = 40 if step.name in ("mf", "neumf", "lightgcn") else 15  # others take milliseconds
     samples = by_turns(
         {
-            "ours": (lambda count: jvm.time(step.model, count), repetitions),
+            "ours": (lambda count: jvm.time(step.name, count), repetitions),
             "peer": (timed(step.eager), repetitions),
         },
         rounds,
     )
-    return compared(f"{step.model}_step_vs_eager", **samples, target=step.target)
+    return compared(f"{step.name}_step_vs_eager", **samples, target=step.target)

@@ -130,7 +130,7 @@ def test_a_model_is_one_entry(tmp_path: Path, runtime: Runtime) -> None:
         for step in models.model_steps():
             models.load(jvm, tmp_path, step)
             result = models.against_eager(jvm, step, rounds=1)
-            assert result.name == f"{step.model}_step_vs_eager"
+            assert result.name == f"{step.name}_step_vs_eager"
             assert result.ours > 0
             assert result.peer is not None
 
@@ -146,7 +146,7 @@ def test_a_bare_step_is_called_as_the_step_is_and_writes_its_outputs(
         assert method.inputs == step.methods[name].inputs
     with Jvm(runtime) as jvm:
         models.load(jvm, tmp_path, bare)
-        assert min(jvm.time(bare.model, 5)) > 0
+        assert min(jvm.time(bare.name, 5)) > 0
 
 
 def test_a_floor_counts_products_sums_and_what_crosses_the_border() -> None:

@@ -1,7 +1,7 @@
 """NeuMF, NGCF and LightGCN once more: the papers' equations on a dense tile, by autograd.
 
 Nothing here is of ``pipeline`` or ``export``: neighbours are drawn as docs/formats.md section 2.3
-says, their sums are products with a dense matrix, and Adam is written from its paper.
+says, their sums are products with a dense matrix, and the optimizers are written from their papers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LAYERS = 3
 
 
 class ModelReference(Reference):
-    """Trains a bundle of one of these models with BPR and Adam; ``dense`` are its parameters."""
+    """Trains a bundle of these models with BPR, by Adam or Adagrad; ``dense`` are parameters."""
 
     def __init__(self, bundle: Path) -> None:
         super().__init__(bundle)
@@ -40,7 +40,7 @@ class ModelReference(Reference):
             (self.slots, self.fanout) = next(
                 spec["shape"] for spec in inputs if spec["role"] == "neighbours"
             )
-        # First and second moments, of the table's entries and of the dense parameters.
+        # First and second moments (Adagrad: sums of squares), of entries and dense parameters.
         self.moments = np.zeros((2, *self.table.shape), np.float32)
         self.dense_moments = np.zeros((2, len(self.dense)), np.float32)
 
@@ -65,10 +65,10 @@ class ModelReference(Reference):
         touched = np.zeros_like(self.mask)
         touched[sorted(set(slots))] = True
         self.table = self.table.copy()
-        self._adam(step, self.table, gradients, self.moments, touched & self.mask)
+        self._move(step, self.table, gradients, self.moments, touched & self.mask)
         if flat.grad is not None:
             dense = self.dense.numpy().copy()
-            self._adam(step, dense, flat.grad.numpy(), self.dense_moments, dense == dense)
+            self._move(step, dense, flat.grad.numpy(), self.dense_moments, dense == dense)
             self.dense = torch.from_numpy(dense)
         self.losses.append(loss.item())
         done, end = step + 1, self.training["exchange_stop"] * self.training["steps"]
@@ -108,7 +108,7 @@ class ModelReference(Reference):
             start += count
         return found
 
-    def _adam(
+    def _move(
         self,
         step: int,
         values: np.ndarray,
@@ -116,9 +116,14 @@ class ModelReference(Reference):
         moments: np.ndarray,
         moved: np.ndarray,
     ) -> None:
-        """Move the values at ``moved`` (Kingma and Ba, algorithm 1)."""
+        """Move values: Kingma and Ba, algorithm 1; Duchi, Hazan and Singer, figure 1 (diagonal)."""
         m, v = moments
         g = gradients[moved]
+        if self.training["optimizer"] == "adagrad":
+            v[moved] += g * g
+            values[moved] -= self.training["learning_rate"] * g / (np.sqrt(v[moved]) + 1e-10)
+            return
+        assert self.training["optimizer"] == "adam"
         m[moved] = 0.9 * m[moved] + 0.1 * g
         v[moved] = 0.999 * v[moved] + 0.001 * g * g
         mean = m[moved] / (1 - 0.9 ** (step + 1))

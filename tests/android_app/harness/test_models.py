@@ -20,6 +20,7 @@ from export.build import build
 from pipeline.incremental import Incremental
 from pipeline.models import MODELS, ModelName
 from pipeline.nmf import random_table
+from pipeline.optimizers import OptimizerName
 from pipeline.recipes import sparserec
 from pipeline.run import TrainedRun
 from tests.android_app.harness.conftest import Harness
@@ -32,15 +33,15 @@ STEPS = 48
 KILLS = 8
 SMALL: dict[str, Any] = {"batch_size": 24, "window": 8, "negatives": 20, "sampled_fraction": 0.5}
 CASES = {
-    "neumf-adam": Incremental.of("neumf"),
+    "neumf-adam": Incremental.of("neumf", optimizer="adam"),
     "neumf-momentum-bce-half": replace(
         Incremental.of("neumf", "bce", "momentum"), precision="float16", learning_rate=0.1
     ),
     "mf-adagrad-softmax-int8": replace(
         Incremental.of("mf", "softmax", "adagrad"), precision="int8"
     ),
-    "lightgcn-adam": Incremental.of("lightgcn"),
-    "lightgcn-adam-shared": Incremental.of("lightgcn", "bpr-shared"),
+    "lightgcn-adagrad": Incremental.of("lightgcn"),
+    "lightgcn-adam-shared": replace(Incremental.of("lightgcn", "bpr-shared", "adam"), tile=4),
     "ngcf-adagrad-softmax": replace(Incremental.of("ngcf", "softmax", "adagrad"), fanout=3),
 }
 
@@ -88,11 +89,22 @@ def test_a_device_learns_what_the_host_does_and_resumes_it(
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
-@pytest.mark.parametrize("model", ["neumf", "ngcf", "lightgcn"])
+@pytest.mark.parametrize(
+    ("model", "tile", "optimizer"),
+    [
+        ("neumf", 1, "adam"),
+        ("neumf", 1, "adagrad"),
+        ("ngcf", 4, "adagrad"),
+        ("lightgcn", 4, "adam"),
+        ("lightgcn", 1, "adagrad"),
+    ],
+)
 def test_a_device_learns_what_the_papers_equations_say(
-    model: ModelName, launcher: Path, tmp_path: Path
+    model: ModelName, tile: int, optimizer: OptimizerName, launcher: Path, tmp_path: Path
 ) -> None:
-    recipe = replace(Incremental.of(model), **SMALL, exchange_stop=1.0)
+    recipe = replace(
+        Incremental.of(model, optimizer=optimizer), **SMALL, exchange_stop=1.0, tile=tile
+    )
     path = build(trained(model), tmp_path / "bundle", recipe, steps=20).path
     harness = Harness(launcher, path, tmp_path / "device")
     ended = harness.run(evaluate="false")
