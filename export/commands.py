@@ -47,7 +47,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run that sparserec train wrote.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the bundle or delta.  [default: RUN/bundle or RUN/delta]"),
+        typer.Option(help="Folder of the bundle or delta.", show_default="RUN/bundle or RUN/delta"),
     ] = None,
     since: Annotated[
         Path | None,
@@ -56,43 +56,63 @@ def export(
     spare_users: Annotated[
         int | None,
         typer.Option(
-            min=0, max=MAX_INT, help="Free rows for users yet to come.  [default: 2%, at least 8]"
+            min=0,
+            max=MAX_INT,
+            help="Free rows for users yet to come.",
+            show_default="2%, at least 8",
         ),
     ] = None,
     spare_items: Annotated[
-        int | None, typer.Option(min=0, max=MAX_INT, help="Likewise for items.")
+        int | None,
+        typer.Option(min=0, max=MAX_INT, help="Likewise for items.", show_default="2%, at least 8"),
     ] = None,
     loss: Annotated[
-        LossChoice | None, typer.Option(help="Of the device's steps.  [default: the run's]")
+        LossChoice | None, typer.Option(help="Of the device's steps.", show_default="the run's")
     ] = None,
     optimizer: Annotated[
         OptimizerChoice | None,
-        typer.Option(help="Of the device's steps.  [default: sgd for mf, adam for the others]"),
+        typer.Option(
+            help="Of the device's steps.", show_default="sgd for mf, adagrad for the others"
+        ),
     ] = None,
     precision: Annotated[
         PrecisionChoice, typer.Option(help="How the table's values are stored.")
     ] = PrecisionChoice.float32,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=MAX_BATCH, help="Examples a step on the device.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_BATCH, help="Examples a step on the device.", show_default="256"
+        ),
     ] = None,
     negatives: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_BATCH, help="Items that a batch shares, where it does."),
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Items that a batch shares, where it does.",
+            show_default="256",
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="On the batch's mean loss."
-            "  [default: sgd 20, momentum 2, adagrad 0.03, adam 0.003]",
+            help="On the batch's mean loss.",
+            show_default="sgd 5.0, momentum 0.5, adagrad 0.03, adam 0.003",
         ),
     ] = None,
     l2: Annotated[
-        float | None, typer.Option(min=0, help="Penalty on the rows of an example.")
+        float | None,
+        typer.Option(min=0, help="Penalty on the rows of an example.", show_default="0.003"),
     ] = None,
     fanout: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_BATCH, help="Neighbours of a row, for ngcf and lightgcn."),
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Neighbours of a row, for ngcf and lightgcn.",
+            show_default="4",
+        ),
     ] = None,
     tile: Annotated[
         int | None,
@@ -100,6 +120,7 @@ def export(
             min=1,
             max=MAX_BATCH,
             help="Rows of a tile for each of the batch's, for ngcf and lightgcn.",
+            show_default="1 for lightgcn, 4 for ngcf",
         ),
     ] = None,
     steps: Annotated[
@@ -107,7 +128,8 @@ def export(
         typer.Option(
             min=1,
             max=MAX_INT,
-            help="Steps of the device's run.  [default: 14 passes over the log]",
+            help="Steps of the device's run.",
+            show_default="14 passes over the log",
         ),
     ] = None,
     window: Annotated[
@@ -115,12 +137,13 @@ def export(
         typer.Option(
             min=1,
             max=MAX_INT,
-            help="Steps between two mask updates.  [default: 50, more for tables of more than"
-            " 150,000 rows]",
+            help="Steps between two mask updates.",
+            show_default="50, more for large tables",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Of the device's draws.")
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Of the device's draws.", show_default="1"),
     ] = None,
 ) -> None:
     """Turn a trained run into a bundle for a phone.

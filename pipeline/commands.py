@@ -68,7 +68,7 @@ def train(
         str, typer.Argument(help="A named dataset (see: sparserec data list) or a file of yours.")
     ] = "ml-100k",
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run.  [default: runs/<dataset>-<method>]")
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/<dataset>-<method>")
     ] = None,
     method: Annotated[
         MethodChoice, typer.Option(help="sparserec, or one of the tables it is compared with.")

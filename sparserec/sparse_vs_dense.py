@@ -18,13 +18,13 @@ def sparse_vs_dense(
     rows: Annotated[
         list[int] | None,
         typer.Option(
-            min=100, help="Rows of the table; several times.  [default: 10000, 30000, 100000]"
+            min=100, help="Rows of the table; several times.", show_default="10000, 30000, 100000"
         ),
     ] = None,
     density: Annotated[
         list[float] | None,
         typer.Option(
-            min=0.01, max=1.0, help="Of the table; several times.  [default: 0.05, 0.1, 0.2]"
+            min=0.01, max=1.0, help="Of the table; several times.", show_default="0.05, 0.1, 0.2"
         ),
     ] = None,
     dim: Annotated[int, typer.Option(min=2, max=256, help="Columns of the table.")] = 64,

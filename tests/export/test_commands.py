@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,8 +20,8 @@ from export.bundle import read_manifest
 from export.delta import verify_delta
 from pipeline.evaluate import Quality
 from pipeline.fit import Fitted
-from pipeline.incremental import Incremental
-from pipeline.models import mf
+from pipeline.incremental import LEARNING_RATES, WINDOW, Incremental
+from pipeline.models import MODELS, mf
 from pipeline.recommender import Recommender
 from pipeline.run import TrainedRun, load_run, save_run
 from sparserec.cli import app
@@ -54,6 +55,26 @@ def test_export_of_a_saved_run(run_folder: Path) -> None:
     assert manifest.num_users == 40 + 3
     assert manifest.bundle_id in result.output
     assert "max abs error" in result.output
+
+
+def test_help_shows_the_defaults_that_are_taken() -> None:
+    said = CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "400"}).output
+    shown = dict(re.findall(r"(--[a-z0-9-]+).*\[default: \(?(.*?)\)?\]", said))
+    for name in ("batch_size", "negatives", "l2", "fanout", "seed", "window"):
+        usual = getattr(Incremental(), name) or WINDOW
+        assert shown[f"--{name.replace('_', '-')}"].split(",")[0] == str(usual)
+    assert shown["--learning-rate"] == ", ".join(
+        f"{of} {is_}" for of, is_ in LEARNING_RATES.items()
+    )
+    assert shown["--steps"] == f"{Incremental().epochs} passes over the log"
+    others = {Incremental.of(model).optimizer for model in MODELS if model != "mf"}
+    assert (
+        shown["--optimizer"]
+        == f"{Incremental.of('mf').optimizer} for mf, {others.pop()} for the others"
+    )
+    tiles = [f"{Incremental.of(model).tile} for {model}" for model in ("lightgcn", "ngcf")]
+    assert not others
+    assert shown["--tile"] == ", ".join(tiles)
 
 
 @pytest.mark.parametrize(
