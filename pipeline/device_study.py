@@ -147,13 +147,10 @@ def main() -> None:
     for text, one in rows.items():
         found = [device.learn(replace(one, seed=seed)) for seed in SEEDS]
         after = [recall for recall, _ in found]
-        shown.add_row(
-            text,
-            str(one.window_of(num_rows, one.steps(len(device.log)))) if one.exchange_stop else "",
-            f"{found[0][1]:,}",
-            f"{mean(after):.4f} ({min(after):.4f} to {max(after):.4f})",
-        )
-        console.print(f"{text}: done", style="dim")
+        spread = f"{mean(after):.4f} ({min(after):.4f} to {max(after):.4f})"
+        window = one.window_of(num_rows, one.steps(len(device.log)))
+        shown.add_row(text, str(window) if one.exchange_stop else "", f"{found[0][1]:,}", spread)
+        console.print(f"{text}: {spread}", style="dim")
     console.print(shown)
 
 
