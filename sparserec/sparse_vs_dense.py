@@ -16,17 +16,11 @@ DENSITIES = [0.05, 0.1, 0.2]
 
 def sparse_vs_dense(
     rows: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=100, help="Rows of the table; several times.", show_default="10000, 30000, 100000"
-        ),
-    ] = None,
+        list[int], typer.Option(min=100, help="Rows of the table; several times.")
+    ] = ROWS,
     density: Annotated[
-        list[float] | None,
-        typer.Option(
-            min=0.01, max=1.0, help="Of the table; several times.", show_default="0.05, 0.1, 0.2"
-        ),
-    ] = None,
+        list[float], typer.Option(min=0.01, max=1.0, help="Of the table; several times.")
+    ] = DENSITIES,
     dim: Annotated[int, typer.Option(min=2, max=256, help="Columns of the table.")] = 64,
     batch_size: Annotated[int, typer.Option(min=1, help="Triples a step.")] = 256,
     steps: Annotated[
@@ -61,9 +55,9 @@ def sparse_vs_dense(
 
     console = Console()
     # The full table has the dense programs, and shows that all three trainers do the same.
-    densities = sorted({*(density or DENSITIES), 1.0})
+    densities = sorted({*density, 1.0})
     with bars() as progress:
-        made = _bundles(out, sorted(set(rows or ROWS)), densities, dim, batch_size, steps, progress)
+        made = _bundles(out, sorted(set(rows)), densities, dim, batch_size, steps, progress)
         cases = dense_bench.cases_of(made)
     counts = {
         name: steps if name in dense_bench.SPARSE else dense_steps for name in dense_bench.NAMES
