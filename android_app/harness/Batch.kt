@@ -18,8 +18,9 @@ class Batch(
     private val dim = table.dim
     private val slots = program.slots
 
-    /** (T,) the table's row in each slot, -1 for padding. */
-    val rowOf = IntArray(slots) { -1 }
+    /** What the caller fills, leaders and all. */
+    val tile = TileRows(slots)
+    private val rowOf = tile.rowOf
 
     /** (T,) the number of each slot's row, -1 for padding. */
     private val numberOf = IntArray(slots)
@@ -70,9 +71,7 @@ class Batch(
     /** Keeps the accesses that only warm a cache from being left out. */
     private var touched = 0
 
-    private val numbers = RowMap(slots)
-
-    /** Gathers the rows in [rowOf] into the program's inputs and into the packed entries. */
+    /** Gathers the rows of [tile] into the program's inputs and into the packed entries. */
     fun gather(sampled: SampledRows) {
         number()
         locate(sampled)
@@ -93,23 +92,21 @@ class Batch(
 
     /** Numbers the distinct rows. */
     private fun number() {
-        numbers.clear()
         numRows = 0
         numRepeats = 0
-        for (slot in 0 until slots) numberOf[slot] = if (rowOf[slot] < 0) -1 else numberAt(slot)
-    }
-
-    private fun numberAt(slot: Int): Int {
-        val row = rowOf[slot]
-        val place = numbers.find(row)
-        val number = numbers.number(place)
-        if (number >= 0) {
-            repeats[numRepeats++] = slot
-            return number
+        for (slot in 0 until slots) {
+            val leader = tile.leaderOf[slot]
+            numberOf[slot] = when (leader) {
+                -1 -> -1
+                slot -> numRows
+                else -> numberOf[leader]
+            }
+            if (leader == slot) {
+                firstSlot[numRows++] = slot
+            } else if (leader >= 0) {
+                repeats[numRepeats++] = slot
+            }
         }
-        numbers.put(place, row, numRows)
-        firstSlot[numRows] = slot
-        return numRows++
     }
 
     /**

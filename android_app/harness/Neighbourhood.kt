@@ -30,47 +30,59 @@ class Neighbourhood(
     private val readerWeights = FloatArray(numSlots * width)
     private val readerCounts = IntArray(numSlots)
 
-    /** Of each slot: its row's degree, one over its root, and the rows that become its neighbours. */
-    private val degrees = IntArray(numSlots)
-    private val inverses = DoubleArray(numSlots)
-    private val drawn = IntArray(numSlots * width)
-
-    /** Of each edge among [neighbours]: its place among [readers]. */
+    /** Of each edge: its place among [neighbours] and among [readers]. */
+    private val neighbourPlaces = IntArray(numSlots * width)
     private val readerPlaces = IntArray(numSlots * width)
+    private var numEdges = 0
 
-    /** The slot of each row that still takes readers. */
-    private val open = RowMap(numSlots)
+    /** Of each slot: where its row's list begins, how long it is, and one over the root of that. */
+    private val starts = IntArray(numSlots)
+    private val degrees = DoubleArray(numSlots)
+    private val inverses = DoubleArray(numSlots)
+
+    /** Of each slot: a draw from [0, 1), and the length of a part of its row's list. */
+    private val chances = DoubleArray(numSlots)
+    private val parts = DoubleArray(numSlots)
+
+    /** (F, T) the rows that slots ask for, -1 where a slot asks for fewer. */
+    private val asked = Array(width) { IntArray(numSlots) }
+
+    /** Of each slot that leads: the last with its row, which takes readers while it has room. */
+    private val open = IntArray(numSlots)
     private var size = 0
 
+    /** Once there is room for no more: 1 at the last bits of each row that has a slot. */
+    private val marks = ByteArray((MARKS * numSlots).takeHighestOneBit())
+    private val sifted = IntArray(numSlots)
+
     /**
-     * Draws for [step] the neighbours of the first [given] of [rowOf] (T,), of their neighbours,
-     * and so on while there are slots; they are written behind the given rows, then -1.
+     * Draws for [step] the neighbours of the first [given] rows of [tile], of their neighbours, and
+     * so on while there are slots; they are written behind the given rows.
      */
-    fun draw(step: Int, rowOf: IntArray, given: Int) {
+    fun draw(step: Int, tile: TileRows, given: Int) {
         clear()
         size = given
-        for (slot in 0 until given) {
-            val row = rowOf[slot]
-            if (row < 0) continue
-            val place = open.find(row)
-            if (open.number(place) < 0) open.put(place, row, slot)
-        }
+        tile.lead(given)
+        for (slot in 0 until given) open[slot] = slot
         val base = Draws.base(seed, stream, step)
         var first = 0
+        var marked = false
         while (first < size) {
-            // All rows are looked up before any is judged, with as little as can be in between:
-            // accesses to memory that no branch waits for run side by side.
             val end = size
-            for (slot in first until end) aim(slot, rowOf[slot], base)
-            for (slot in first until end) look(slot)
+            aim(first, end, tile.rowOf, base)
             // By turns, for there is rarely room for all.
             for (k in 0 until width) {
-                for (slot in first until end) connect(slot, k, rowOf)
+                if (size < numSlots) {
+                    for (slot in first until end) connect(slot, asked[k][slot], tile)
+                } else {
+                    if (!marked) mark(tile.rowOf)
+                    marked = true
+                    connectInside(first, end, asked[k], tile)
+                }
             }
             first = end
         }
-        for (slot in 0 until size) weigh(slot)
-        rowOf.fill(-1, size, numSlots)
+        weigh()
     }
 
     /** Writes a program's inputs; [backward] where it has them. */
@@ -87,70 +99,99 @@ class Neighbourhood(
     }
 
     private fun clear() {
-        open.clear()
         neighbours.fill(0)
         neighbourWeights.fill(0f)
         neighbourCounts.fill(0)
         readers.fill(0)
         readerWeights.fill(0f)
         readerCounts.fill(0)
+        numEdges = 0
     }
 
     /**
-     * Draws where in the graph what may become a neighbour of [slot], which has [row], is: one in
-     * each of equal parts of the row's list, by a single draw (systematic sampling), so that each
-     * is as likely as any other and none comes twice. Parts of one are all of the list.
+     * Draws the rows that the slots from [first] to [end] ask for: one in each of equal parts of a
+     * row's list, by a single draw (systematic sampling), so that each is as likely as any other
+     * and none comes twice. Parts of one are all of the list.
+     *
+     * All slots do one thing before any does the next: accesses to memory that nothing waits for
+     * run side by side.
      */
-    private fun aim(slot: Int, row: Int, base: Long) {
-        val degree = if (row < 0) 0 else graph.degree(row)
-        degrees[slot] = degree
-        inverses[slot] = 1 / sqrt(degree.toDouble())
-        if (degree == 0) return
-        val start = graph.start(row)
-        val part = maxOf(1.0, degree.toDouble() / width)
-        val chance = Draws.unit(Draws.draw(base, slot.toLong()))
-        for (k in 0 until minOf(degree, width)) {
-            drawn[slot * width + k] = start + ((chance + k) * part).toInt()
+    private fun aim(first: Int, end: Int, rowOf: IntArray, base: Long) {
+        for (slot in first until end) {
+            val row = rowOf[slot]
+            starts[slot] = if (row < 0) 0 else graph.start(row)
+            degrees[slot] = if (row < 0) 0.0 else graph.degree(row).toDouble()
         }
-    }
-
-    private fun look(slot: Int) {
-        val first = slot * width
-        for (place in first until first + minOf(degrees[slot], width)) {
-            drawn[place] = graph.rowAt(drawn[place])
+        for (slot in first until end) {
+            chances[slot] = Draws.unit(Draws.draw(base, slot.toLong()))
+            parts[slot] = maxOf(1.0, degrees[slot] / width)
         }
-    }
-
-    /** Makes [slot] a reader of the [k]-th that was drawn for it, if there are so many. */
-    private fun connect(slot: Int, k: Int, rowOf: IntArray) {
-        if (k < degrees[slot]) read(slot, drawn[slot * width + k], rowOf)
+        for (k in 0 until width) {
+            val rows = asked[k]
+            for (slot in first until end) {
+                rows[slot] = if (k < degrees[slot]) {
+                    graph.rowAt(starts[slot] + ((chances[slot] + k) * parts[slot]).toInt())
+                } else {
+                    -1
+                }
+            }
+        }
     }
 
     /** Makes [slot] a reader of [row]'s slot, a new one where there is none or its list is full. */
-    private fun read(slot: Int, row: Int, rowOf: IntArray) {
-        val place = open.find(row)
-        var other = open.number(place)
+    private fun connect(slot: Int, row: Int, tile: TileRows) {
+        if (row < 0) return
+        val leader = tile.leader(row)
+        var other = if (leader < 0) -1 else open[leader]
         if (other < 0 || readerCounts[other] == width) {
             if (size == numSlots) return
             other = size++
-            rowOf[other] = row
-            open.put(place, row, other)
+            tile.add(other, row, leader)
+            open[tile.leaderOf[other]] = other
         }
         val edge = slot * width + neighbourCounts[slot]++
         val reader = other * width + readerCounts[other]++
         neighbours[edge] = other
         readers[reader] = slot
-        readerPlaces[edge] = reader
+        neighbourPlaces[numEdges] = edge
+        readerPlaces[numEdges++] = reader
     }
 
-    /** Weighs the edges of [slot], so that their sum estimates that over all of its row's. */
-    private fun weigh(slot: Int) {
-        val count = neighbourCounts[slot]
-        val scale = inverses[slot] * (degrees[slot].toDouble() / count)
-        for (edge in slot * width until slot * width + count) {
+    private fun mark(rowOf: IntArray) {
+        marks.fill(0)
+        for (row in rowOf) if (row >= 0) marks[row and marks.size - 1] = 1
+    }
+
+    /**
+     * Does what [connect] does for each of the slots from [first] to [end], once there is room for
+     * no more: most of the [rows] that they ask for have no slot then, and no processor foretells
+     * which. So they are sifted first, without a branch.
+     */
+    private fun connectInside(first: Int, end: Int, rows: IntArray, tile: TileRows) {
+        var found = 0
+        for (slot in first until end) {
+            sifted[found] = slot
+            found += marks[rows[slot] and marks.size - 1].toInt()
+        }
+        for (k in 0 until found) connect(sifted[k], rows[sifted[k]], tile)
+    }
+
+    /** Weighs the edges, so that the sum over a slot's estimates that over all of its row's. */
+    private fun weigh() {
+        for (slot in 0 until size) inverses[slot] = 1 / sqrt(degrees[slot])
+        for (k in 0 until numEdges) {
+            val edge = neighbourPlaces[k]
+            val reader = readerPlaces[k]
+            val slot = readers[reader]
+            val scale = inverses[slot] * (degrees[slot] / neighbourCounts[slot])
             val weight = (scale * inverses[neighbours[edge]]).toFloat()
             neighbourWeights[edge] = weight
-            readerWeights[readerPlaces[edge]] = weight
+            readerWeights[reader] = weight
         }
+    }
+
+    private companion object {
+        /** Marks a slot, so that few rows share one with a row that they are not. */
+        const val MARKS = 16
     }
 }

@@ -48,7 +48,7 @@ class ScoredVectors(
 ) : Scored {
     private val unpacked = Unpacked(table)
     private val width = program.user.capacity()
-    private val rowOf = IntArray(vectors.slots)
+    private val tile = TileRows(vectors.slots)
     private val chunk = FloatArray(program.chunk * width)
     private val chunkOut = FloatBuffer.wrap(chunk)
     private var userVectors = FloatArray(0)
@@ -81,10 +81,12 @@ class ScoredVectors(
     /** Makes the vectors of the chunk that begins with [firstRow]. */
     private fun make(firstRow: Int) {
         val given = program.chunk
-        for (k in 0 until given) rowOf[k] = if (firstRow + k < table.numRows) firstRow + k else -1
-        neighbourhood.draw(firstRow / given, rowOf, given)
+        for (k in 0 until given) {
+            tile.rowOf[k] = if (firstRow + k < table.numRows) firstRow + k else -1
+        }
+        neighbourhood.draw(firstRow / given, tile, given)
         neighbourhood.write(vectors.neighbours, null)
-        unpacked.fill(vectors.rows, vectors.slots) { rowOf[it] }
+        unpacked.fill(vectors.rows, vectors.slots) { tile.rowOf[it] }
         vectors.vectors(chunkOut)
     }
 }

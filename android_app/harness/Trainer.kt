@@ -129,9 +129,11 @@ class Trainer(
     private fun assemble(step: Int) {
         val optimizer = training.optimizer
         program.setRate(optimizer.rate(training.learningRate, step), optimizer.correction(step))
-        sampler.batch(step, batch.rowOf, program.batchSize)
-        if (neighbourhood != null) {
-            neighbourhood.draw(step, batch.rowOf, given)
+        sampler.batch(step, batch.tile.rowOf, program.batchSize)
+        if (neighbourhood == null) {
+            batch.tile.lead(given)
+        } else {
+            neighbourhood.draw(step, batch.tile, given)
             neighbourhood.write(program.neighbours!!, program.readers)
         }
         batch.gather(state.sampled)

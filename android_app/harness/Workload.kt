@@ -72,7 +72,8 @@ private class SparseForward(bundle: Bundle, private val sampler: Sampler, thread
     }
 
     override fun step(step: Int): Float {
-        sampler.batch(step, batch.rowOf, program.batchSize)
+        sampler.batch(step, batch.tile.rowOf, program.batchSize)
+        batch.tile.lead(batch.tile.slots)
         batch.gather(none)
         return program.gradients(unused)
     }

@@ -45,16 +45,20 @@ class NeighbourhoodTest {
             val width = 1 + random.nextInt(7)
             val given = 1 + random.nextInt(6)
             val slots = given + random.nextInt(30)
-            val rowOf = IntArray(slots) { random.nextInt(lists.size + 1) - 1 }
+            val tile = TileRows(slots)
+            val rowOf = tile.rowOf
+            for (slot in rowOf.indices) rowOf[slot] = random.nextInt(lists.size + 1) - 1
             val batch = rowOf.take(given)
             val (forward, backward) = List(2) { Lists(slots * width) }
             val neighbourhood = Neighbourhood(csr(lists), 1, Draws.NEIGHBOURS, slots, width)
             repeat(2) {
                 // the second draw has nothing left of the first
-                neighbourhood.draw(round + it, rowOf, given)
+                neighbourhood.draw(round + it, tile, given)
                 neighbourhood.write(forward.both, backward.both)
             }
             assertEquals(batch, rowOf.take(given))
+            val leaders = rowOf.map { if (it < 0) -1 else rowOf.indexOf(it) }
+            assertEquals(leaders, tile.leaderOf.toList())
             val edges = edges(forward, width)
             assertEquals(edges, edges(backward, width).map { (a, b, w) -> Triple(b, a, w) }.toSet())
             for ((slot, of) in edges.groupBy { it.first }) {
@@ -87,14 +91,14 @@ class NeighbourhoodTest {
     @Test
     fun `drawing allocates nothing`() {
         val lists = graph(20, 30, Random(1))
-        val rowOf = IntArray(200) { -1 }
-        for (slot in 0 until 30) rowOf[slot] = slot
+        val tile = TileRows(200)
+        for (slot in 0 until 30) tile.rowOf[slot] = slot
         val neighbourhood = Neighbourhood(csr(lists), 1, Draws.NEIGHBOURS, 200, 5)
         val threads = ManagementFactory.getThreadMXBean() as ThreadMXBean
         fun allocated() = threads.getThreadAllocatedBytes(Thread.currentThread().id)
-        for (step in 0 until 2000) neighbourhood.draw(step, rowOf, 30)
+        for (step in 0 until 2000) neighbourhood.draw(step, tile, 30)
         val before = allocated()
-        for (step in 0 until 1000) neighbourhood.draw(step, rowOf, 30)
+        for (step in 0 until 1000) neighbourhood.draw(step, tile, 30)
         assertTrue(allocated() - before < 1000)
     }
 }
