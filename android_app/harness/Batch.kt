@@ -63,9 +63,8 @@ class Batch(
     private val stateBuffers = states.toTypedArray()
     val states = Array(states.size) { FloatArray(0) }
 
-    /** A few lines of the tile, small enough for the innermost cache. */
-    private val rows = FloatArray(LINES * dim)
-    private val mask = FloatArray(LINES * dim)
+    /** A few lines of the tile, few enough for the innermost cache. */
+    private val zeros = FloatArray(LINES * dim)
     private val sampledFlags = FloatArray(slots)
 
     /** Keeps the accesses that only warm a cache from being left out. */
@@ -203,19 +202,16 @@ class Batch(
         var repeat = 0
         while (first < slots) {
             val last = minOf(first + LINES, slots)
-            rows.fill(0f)
-            mask.fill(0f)
+            program.rows.put(zeros, 0, (last - first) * dim)
+            program.mask.put(zeros, 0, (last - first) * dim)
             val from = entriesBefore(number)
             while (number < numRows && firstSlot[number] < last) number++
-            fill(from, entriesBefore(number), -first * dim)
+            fill(from, entriesBefore(number), 0)
             while (repeat < numRepeats && repeats[repeat] < last) {
                 val slot = repeats[repeat++]
                 val of = numberOf[slot]
-                val shift = (slot - firstSlot[of] - first) * dim
-                fill(firstEntry[of], entriesBefore(of + 1), shift)
+                fill(firstEntry[of], entriesBefore(of + 1), (slot - firstSlot[of]) * dim)
             }
-            program.rows.put(rows, 0, (last - first) * dim)
-            program.mask.put(mask, 0, (last - first) * dim)
             first = last
         }
     }
@@ -224,11 +220,14 @@ class Batch(
     private fun entriesBefore(number: Int): Int =
         if (number < numRows) firstEntry[number] else numEntries
 
-    /** Writes packed entries into the lines under way, [shift] away from their places. */
+    /** Writes packed entries [shift] away from their places. */
     private fun fill(first: Int, end: Int, shift: Int) {
+        val rows = program.rows
+        val mask = program.mask
         for (entry in first until end) {
-            rows[places[entry] + shift] = values[entry]
-            mask[places[entry] + shift] = 1f
+            val place = places[entry] + shift
+            rows.put(place, values[entry])
+            mask.put(place, 1f)
         }
     }
 
