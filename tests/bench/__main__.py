@@ -38,6 +38,8 @@ DEVICE_LOG = 20_000
 """Interactions in the log of the memory comparison, as one device may have."""
 RANKED, RANKED_AT_ONCE = 256, 64
 """Users of an evaluation, and those for whom its peer ranks by one product."""
+WIDTH = 110
+"""Columns of the table, in a log."""
 HEAP = "-Xmx3g"
 LITTLE_HEAP = ("-XX:+UseSerialGC", "-Xmx256m", "-Xmn2m")
 
@@ -276,6 +278,8 @@ def _show(results: list[Result], about: dict[str, Any]) -> None:
         aim = "" if one.target is None else f"{one.target:.3g}"
         table.add_row(one.name, f"{one.ours:,.2f}", peer, one.unit, f"{one.ratio:.3g}", aim)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)  # a log must have its numbers whole
     console.print(table)
     console.print_json(json.dumps(about))
 
