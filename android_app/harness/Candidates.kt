@@ -11,34 +11,36 @@ package org.sparserec.harness
  * The program's scores decide among the candidates; both sums have the same terms in the same
  * precision, and there are several times more candidates than places.
  *
+ * @param most users at once, at most
  * @param count of a user's candidates at most
  */
 class Candidates(
     private val manifest: Manifest,
     private val table: PackedTable,
     private val interactions: Interactions,
+    most: Int,
     count: Int,
 ) {
-    private val found = Array(USERS) { TopList(count) }
-    private val users = Array(USERS) { Rows(1, table.dim) }
+    private val found = Array(most) { TopList(count) }
+    private val users = Array(most) { Rows(1, table.dim) }
     private val items = Rows(ITEMS, table.dim)
 
     /** The block's entries by column: those of column c are `[c * PITCH, ends[c])`. */
-    private val places = IntArray(table.dim * PITCH)
-    private val values = FloatArray(table.dim * PITCH)
+    private val places = IntArray(if (most > 1) table.dim * PITCH else 0)
+    private val values = FloatArray(places.size)
     private val ends = IntArray(table.dim)
 
     /** One user's row, dense. */
     private val query = FloatArray(table.dim)
 
     /** Of each user: the next of its items in the past and in the log. */
-    private val nextSeen = IntArray(USERS)
-    private val nextLogged = IntArray(USERS)
+    private val nextSeen = IntArray(most)
+    private val nextLogged = IntArray(most)
 
     /** Of the block's items, for one user. */
     private val scores = FloatArray(ITEMS)
 
-    /** Finds the candidates of [some] of the users in [of] from [first] on, [USERS] at most. */
+    /** Finds the candidates of [some] of the users in [of] from [first] on. */
     fun find(of: IntArray, first: Int, some: Int) {
         for (k in 0 until some) {
             found[k].clear()

@@ -44,9 +44,10 @@ class Evaluator(
     private fun rankCandidates(table: PackedTable, lists: Array<TopList>) {
         val rows = ScoredRows(table, program)
         val items = IntArray(minOf(program.chunk, CANDIDATES * top))
-        val candidates = Candidates(manifest, table, interactions, items.size)
+        val atOnce = min(Candidates.USERS, users.size)
+        val candidates = Candidates(manifest, table, interactions, atOnce, items.size)
         for (first in users.indices step Candidates.USERS) {
-            val some = min(Candidates.USERS, users.size - first)
+            val some = min(atOnce, users.size - first)
             val begun = System.nanoTime()
             candidates.find(users, first, some)
             val share = (System.nanoTime() - begun) / some

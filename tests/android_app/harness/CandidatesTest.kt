@@ -25,14 +25,16 @@ class CandidatesTest {
             seen = seen.flatMap { item -> (0 until numUsers).map { it to item } },
         )
         for (count in listOf(1, 80, numItems)) {
-            val candidates = Candidates(
-                manifest(numUsers, numItems, dim),
-                table(dim, *rows.toTypedArray()),
-                interactions,
-                count,
-            )
             val items = IntArray(count)
-            for (some in listOf(numUsers, 1)) { // together, and each alone
+            // Together, and each alone, where there is room for all and where there is for one.
+            for ((most, some) in listOf(numUsers to numUsers, numUsers to 1, 1 to 1)) {
+                val candidates = Candidates(
+                    manifest(numUsers, numItems, dim),
+                    table(dim, *rows.toTypedArray()),
+                    interactions,
+                    most,
+                    count,
+                )
                 for (first in 0 until numUsers step some) {
                     candidates.find(intArrayOf(9, 0, 1, 2), 1 + first, some)
                     for (user in first until first + some) {
