@@ -81,9 +81,10 @@ def _measure(folder: Path, progress: Progress, found: Found) -> None:
         about["allocated_bytes_of_1000_steps"] = jvm.ask("allocation", gowalla.name, 1000)
         small = write_bundle(folder / "small", 4000, 6000, uniform_log(4000, 6000, 1), gowalla)
         found.add(loops.graph_share(jvm, small, "graph_share_of_loop_1e4_rows", 0.5))
-        for name in models.TRAINED:
-            progress(f"loop of {name}", 0, None)
-            bundle = models.write_model_bundle(folder, name)
+    for name in models.TRAINED:
+        progress(f"loop of {name}", 0, None)
+        bundle = models.write_model_bundle(folder, name)
+        with Jvm(runtime, HEAP) as jvm:  # of its own: a device's process trains one bundle
             found.add(loops.graph_share(jvm, bundle, f"{name}_graph_share_of_loop", 0.8))
             about[f"{name}_loop"] = loops.parts(jvm.ask("metrics", bundle.name))
     progress("memory", 0, None)
